@@ -22,7 +22,7 @@ type Group struct {
 	logger   *slog.Logger
 	mu       *sync.Mutex // one mutex for the whole tree: a child's end moves its parent on
 	parent   *Group
-	ctx      context.Context //nolint:containedctx // the group is the owner of this context
+	ctx      context.Context // the group is the owner of this context
 	cancel   context.CancelFunc
 	stopping chan struct{}
 	done     chan struct{}
