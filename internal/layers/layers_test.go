@@ -22,6 +22,7 @@ func TestTree(t *testing.T) {
 	}{
 		{"imports", checkImports},
 		{"goroutines", checkGoroutines},
+		{"sleeps", checkSleeps},
 		{"sizes", checkSizes},
 		{"public API", checkPublicAPI},
 	}
@@ -73,6 +74,8 @@ func TestRulesBite(t *testing.T) {
 		{"wait group", "internal/storage/a.go", "package storage\nfunc f() { wg.Go(f) }\n", checkGoroutines, 1},
 		{"group", "internal/storage/a.go", "package storage\nfunc f() { g.Go(\"f\", f) }\n", checkGoroutines, 0},
 		{"go statement in a test", "internal/storage/a_test.go", "package storage\nfunc f() { go f() }\n", checkGoroutines, 0},
+		{"sleep", "internal/fsys/a_test.go", "package fsys\nfunc f() { time.Sleep(1) }\n", checkSleeps, 1},
+		{"sleep in a bubble", "internal/fsys/a_test.go", "package fsys\nimport \"testing/synctest\"\nfunc f() { time.Sleep(1) }\n", checkSleeps, 0},
 		{"long function", "internal/fsys/a.go", long, checkSizes, 1},
 		{"long function in a test", "internal/fsys/a_test.go", long, checkSizes, 0},
 		{"long file", "internal/fsys/a_test.go", "package fsys\n" + strings.Repeat("\n", maxFileLines), checkSizes, 1},

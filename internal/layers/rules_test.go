@@ -89,6 +89,25 @@ func checkGoroutines(s source) []string {
 	return found
 }
 
+// checkSleeps finds time.Sleep in tests. Waiting for a condition that way is slow on a fast machine and wrong on a slow
+// one; in the bubbles of testing/synctest it costs nothing and is exact, so files that use it may. The linter looks
+// at code that is no test.
+func checkSleeps(s source) []string {
+	if _, bubbles := s.imports()["testing/synctest"]; bubbles || !s.isTest() {
+		return nil
+	}
+	var found []string
+	ast.Inspect(s.file, func(node ast.Node) bool {
+		if selector, ok := node.(*ast.SelectorExpr); ok && selector.Sel.Name == "Sleep" {
+			if pkg, ok := selector.X.(*ast.Ident); ok && pkg.Name == "time" {
+				found = append(found, s.at(node.Pos())+": time.Sleep in a test: wait for the condition itself")
+			}
+		}
+		return true
+	})
+	return found
+}
+
 // checkSizes keeps files and functions within their hard limits.
 func checkSizes(s source) []string {
 	if s.isGenerated() {
