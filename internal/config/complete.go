@@ -1,0 +1,85 @@
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+)
+
+// complete fills what follows from other settings and checks what must fit together.
+func (c *Config) complete() error {
+	for i := range c.ClientListeners {
+		reach(&c.ClientListeners[i].Listener)
+	}
+	reach(&c.PeerListener)
+	reach(&c.AdminListener)
+	reach(&c.GossipListener)
+	if len(c.Controllers) == 0 {
+		if !c.Roles.Controller {
+			return &Error{Key: "controllers", Err: errors.New("it is empty, and this node is no controller: name the voters as id@host:port")}
+		}
+		c.Controllers = []Voter{{ID: c.NodeID, Address: c.PeerListener.Advertised}}
+	}
+	slices.SortFunc(c.Controllers, func(a, b Voter) int { return cmp.Compare(a.ID, b.ID) })
+	if c.Roles.Controller != c.IsVoter() {
+		return &Error{Key: "controllers", Err: fmt.Errorf(
+			"node %d must be named there exactly if it has the role controller", c.NodeID)}
+	}
+	return c.checkTimes()
+}
+
+func (c *Config) checkTimes() error {
+	if 3*c.HeartbeatInterval > c.SessionTimeout {
+		return &Error{Key: "heartbeat.interval", Err: fmt.Errorf(
+			"%v is more than a third of session.timeout (%v)", c.HeartbeatInterval, c.SessionTimeout)}
+	}
+	if c.Raft.Lease > c.Raft.Heartbeat {
+		return &Error{Key: "raft.lease.timeout", Err: fmt.Errorf(
+			"%v is more than raft.heartbeat.timeout (%v)", c.Raft.Lease, c.Raft.Heartbeat)}
+	}
+	return nil
+}
+
+// reach gives a listener that advertises nothing its bind address.
+func reach(l *Listener) {
+	if l.Advertised == "" {
+		l.Advertised = l.Bind
+	}
+}
+
+// Warnings returns what the operator should know of a configuration that is allowed: listeners beyond loopback, and
+// addresses that nobody can reach.
+func (c *Config) Warnings() []string {
+	var warnings []string
+	look := func(name string, l Listener) {
+		host, _, err := net.SplitHostPort(l.Bind)
+		if err == nil && !loopback(host) {
+			warnings = append(warnings, fmt.Sprintf(
+				"%s is bound to %s, beyond loopback: there is no TLS and no authentication yet, everybody who reaches it may do everything",
+				name, l.Bind))
+		}
+		if host, _, err := net.SplitHostPort(l.Advertised); err == nil && (host == "" || unspecified(host)) {
+			warnings = append(warnings, fmt.Sprintf(
+				"%s advertises %s, which others cannot reach: set the advertised address", name, l.Advertised))
+		}
+	}
+	for _, l := range c.ClientListeners {
+		look("listen.client "+l.Name, l.Listener)
+	}
+	look("listen.peer", c.PeerListener)
+	look("listen.admin", Listener{Bind: c.AdminListener.Bind})
+	look("listen.gossip", c.GossipListener)
+	return warnings
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
+}
+
+func unspecified(host string) bool {
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsUnspecified()
+}
