@@ -20,7 +20,7 @@ func varint32(p []byte, i int) (v int64, next int) {
 	if i < len(p) && p[i] < 0x80 {
 		return unzigzag(uint64(p[i])), i + 1
 	}
-	return varintLong(p, i, maxVarint32Bytes, 0x0f)
+	return varintTwo(p, i, maxVarint32Bytes, 0x0f)
 }
 
 // varint64 decodes at p[i:]; next is the position after it.
@@ -28,7 +28,15 @@ func varint64(p []byte, i int) (v int64, next int) {
 	if i < len(p) && p[i] < 0x80 {
 		return unzigzag(uint64(p[i])), i + 1
 	}
-	return varintLong(p, i, maxVarint64Bytes, 0x01)
+	return varintTwo(p, i, maxVarint64Bytes, 0x01)
+}
+
+// varintTwo takes the short way for the lengths of ordinary records.
+func varintTwo(p []byte, i, maxBytes int, lastMax byte) (v int64, next int) {
+	if i+1 < len(p) && p[i+1] < 0x80 && p[i] >= 0x80 {
+		return unzigzag(uint64(p[i]&0x7f) | uint64(p[i+1])<<7), i + 2
+	}
+	return varintLong(p, i, maxBytes, lastMax)
 }
 
 // varintLong decodes at most maxBytes bytes, of which the last possible one may not exceed lastMax.
@@ -58,6 +66,15 @@ func putVarint(p []byte, i int, v int64) int {
 	if v >= -64 && v < 64 {
 		p[i] = byte(v<<1 ^ v>>63)
 		return i + 1
+	}
+	return putVarintLong(p, i, v)
+}
+
+func putVarintLong(p []byte, i int, v int64) int {
+	if v >= -1<<13 && v < 1<<13 {
+		u := v<<1 ^ v>>63
+		p[i], p[i+1] = byte(u)|0x80, byte(u>>7)
+		return i + 2
 	}
 	return i + binary.PutVarint(p[i:], v)
 }
