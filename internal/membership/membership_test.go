@@ -1,0 +1,114 @@
+package membership_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/penstock-io/penstock/internal/lifecycle"
+	"github.com/penstock-io/penstock/internal/membership"
+	"github.com/penstock-io/penstock/internal/model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// freeAddress returns a loopback address whose port was free for TCP and UDP a moment ago.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := listener.Addr().String()
+	packets, err := net.ListenPacket("udp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(listener.Close(), packets.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return address
+}
+
+func start(t *testing.T, id model.NodeID, cluster model.UUID, address string, key []byte, seeds ...string) (*membership.Gossip, func()) {
+	t.Helper()
+	group := lifecycle.New(context.Background(), "test", slog.New(slog.DiscardHandler))
+	g, err := membership.Start(membership.Config{
+		NodeID: id, ClusterID: cluster, PeerAddress: "peer:1", Bind: address, Advertised: address, Seeds: seeds, Key: key,
+		Logger: slog.New(slog.DiscardHandler), Clock: lifecycle.RealClock(),
+	}, group)
+	stop := func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := group.Stop(ctx); err != nil {
+			t.Error(err)
+		}
+	}
+	if err != nil {
+		stop()
+		t.Fatal(err)
+	}
+	return g, stop
+}
+
+func await(t *testing.T, g *membership.Gossip, kind membership.HintKind, id model.NodeID) {
+	t.Helper()
+	timeout := time.After(20 * time.Second)
+	for {
+		select {
+		case hint := <-g.Hints():
+			if hint.Kind == kind && hint.Member.ID == id {
+				return
+			}
+		case <-timeout:
+			t.Fatalf("no hint that node %d %v; members: %v", id, kind, g.Members())
+		}
+	}
+}
+
+func TestJoinAndLeave(t *testing.T) {
+	cluster, key := model.NewUUID(), make([]byte, 32)
+	a, b := freeAddress(t), freeAddress(t)
+	one, stopOne := start(t, 1, cluster, a, key)
+	defer stopOne()
+	_, stopTwo := start(t, 2, cluster, b, key, a)
+	await(t, one, membership.HintJoined, 2)
+	if got := len(one.Members()); got != 2 {
+		t.Errorf("members: %v", one.Members())
+	}
+	stopTwo()
+	await(t, one, membership.HintLeft, 2)
+}
+
+func TestOtherClusterIsNotHeard(t *testing.T) {
+	a, b := freeAddress(t), freeAddress(t)
+	one, stopOne := start(t, 1, model.NewUUID(), a, nil)
+	_, stopTwo := start(t, 2, model.NewUUID(), b, nil, a)
+	stopTwo()
+	if got := len(one.Members()); got != 1 {
+		t.Errorf("members: %v", one.Members())
+	}
+	stopOne()
+}
+
+func TestAddressInUse(t *testing.T) {
+	address := freeAddress(t)
+	_, stop := start(t, 1, model.NewUUID(), address, nil)
+	defer stop()
+	group := lifecycle.New(context.Background(), "test", slog.New(slog.DiscardHandler))
+	_, err := membership.Start(membership.Config{
+		NodeID: 2, Bind: address, Advertised: address,
+		Logger: slog.New(slog.DiscardHandler), Clock: lifecycle.RealClock(),
+	}, group)
+	if !errors.Is(err, membership.ErrBind) {
+		t.Errorf("got %v", err)
+	}
+	if err := group.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
