@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"syscall"
 )
 
 // classified is a cause together with the sentinel of this package that it belongs to: both are found by errors.Is.
@@ -37,14 +38,15 @@ func opError(op, path string, err error) error {
 	return &fs.PathError{Op: op, Path: path, Err: cause}
 }
 
-// syncError is opError for operations that make something durable. A handle that is closed, crashed, or of a missing
-// file says nothing about the disk: those keep their own error alone.
+// syncError is opError for operations that make something durable. A closed or crashed handle, a missing directory and a
+// file in its place say nothing about the disk: those keep their own error alone.
 func syncError(op, path string, err error) error {
 	if err == nil {
 		return nil
 	}
 	cause := rootCause(err)
-	if errors.Is(cause, fs.ErrClosed) || errors.Is(cause, ErrCrashed) || errors.Is(cause, fs.ErrNotExist) {
+	if errors.Is(cause, fs.ErrClosed) || errors.Is(cause, ErrCrashed) || errors.Is(cause, fs.ErrNotExist) ||
+		errors.Is(cause, syscall.ENOTDIR) {
 		return &fs.PathError{Op: op, Path: path, Err: cause}
 	}
 	if isNoSpace(cause) && !errors.Is(cause, ErrNoSpace) {

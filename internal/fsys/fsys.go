@@ -17,7 +17,8 @@ var (
 	// ErrSyncFailed says that data or a directory may not have reached the disk. What was written since the last good
 	// sync is in an unknown state for ever: a later sync that succeeds proves nothing about it.
 	ErrSyncFailed = errors.New("sync failed")
-	// ErrCrashed is returned by every operation on a handle that was opened before a simulated crash.
+	// ErrCrashed is returned by every operation of a process that a simulated crash has ended: on its handles, its locks
+	// and its file system.
 	ErrCrashed = errors.New("file system crashed")
 )
 
@@ -40,7 +41,7 @@ type FS interface {
 	Create(name string) (File, error)
 	// Open opens an existing file for reading and appending; its append position is the file's size.
 	Open(name string) (File, error)
-	// OpenRead opens an existing file for reading only; writing through it fails.
+	// OpenRead opens an existing file for reading only; writing through it fails with fs.ErrPermission.
 	OpenRead(name string) (File, error)
 	// MkdirAll makes a directory and its missing parents. It makes nothing durable.
 	MkdirAll(dir string) error
@@ -52,8 +53,9 @@ type FS interface {
 	Rename(oldName, newName string) error
 	// SyncDir makes the entries of a directory durable. A failure wraps ErrSyncFailed.
 	SyncDir(dir string) error
-	// SyncFS makes everything written to the file system that holds dir durable, files of other directories included.
-	// A failure wraps ErrSyncFailed.
+	// SyncFS makes everything written to the file system that holds dir durable, files of other directories and all
+	// directory entries included; where the system has no call for it, everything below dir. A failure wraps
+	// ErrSyncFailed.
 	SyncFS(dir string) error
 	// List returns the entries of a directory sorted by name.
 	List(dir string) ([]FileInfo, error)
@@ -79,12 +81,14 @@ type File interface {
 	Append(bufs ...[]byte) (n int, err error)
 	// Position returns the append position: the end of what was appended, at most Size.
 	Position() int64
-	// Truncate cuts the file to size bytes and moves the append position down to it; growing a file is an error.
+	// Truncate cuts the file to size bytes and moves the append position down to it; growing a file is an
+	// error (fs.ErrInvalid). Like what is appended it is durable only after SyncData.
 	Truncate(size int64) error
 	// Preallocate makes sure that the file has space for size bytes and that its size is at least that; bytes past the
 	// append position read as zeros. It never moves the position. A file system without the means does nothing.
 	Preallocate(size int64) error
-	// SyncData makes the file's bytes (and the size needed to read them) durable. A failure wraps ErrSyncFailed.
+	// SyncData makes the file's bytes (and the size needed to read them) durable. A failure wraps ErrSyncFailed; the
+	// error of a closed or crashed handle does not, for it says nothing about the disk.
 	SyncData() error
 	// Size returns the file's size in bytes, preallocated space included.
 	Size() (int64, error)

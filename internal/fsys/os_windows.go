@@ -2,7 +2,6 @@ package fsys
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"syscall"
 
@@ -48,7 +47,7 @@ func syncDir(dir string) error {
 		return err
 	}
 	if !info.IsDir() {
-		return fmt.Errorf("not a directory: %w", windows.ERROR_DIRECTORY)
+		return syscall.ENOTDIR
 	}
 	return nil
 }
