@@ -38,36 +38,51 @@ func compressZstd(dst, src []byte) ([]byte, error) {
 	return enc.EncodeAll(src, dst), nil
 }
 
-// decompressZstd decodes into exactly the capacity it allows: the guess first, then ever more up to the limit, because a
-// frame need not say how large it becomes, and what it says need not be true.
+// zstdSlack is more than one zstd block can add to the output: with that much space left, a failure is the data's.
+const zstdSlack = 128<<10 + 64
+
+// decompressZstd decodes into a buffer that the decoder may not outgrow: what the frame claims or a guess first, then
+// ever more up to the limit, because a frame need not say how large it becomes, and what it says need not be true.
 func decompressZstd(buf, src []byte, limit int) ([]byte, error) {
 	dec, err := zstdDecoder()
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)
 	}
-	buf = firstCapacity(buf, len(src), limit)
-	for {
-		allowed := min(cap(buf), limit)
-		out, err := dec.DecodeAll(src, buf[:0:allowed])
-		switch {
-		case err == nil:
-			return out, nil
-		case !errors.Is(err, zstd.ErrDecoderSizeExceeded):
-			return nil, malformed(err)
-		case allowed >= limit:
+	most := limit + zstdSlack
+	want := len(src) * expansionGuess
+	if claim, ok := zstdContentSize(src); ok {
+		if claim > uint64(limit) {
 			return nil, tooLarge(limit)
 		}
-		buf = make([]byte, 0, min(max(2*allowed, zstdContentSize(src)), limit))
+		want = int(claim) //nolint:gosec // at most limit
+	}
+	if want = min(max(want, 4<<10), limit); cap(buf) < want {
+		buf = make([]byte, 0, want)
+	}
+	for {
+		buf = buf[:0:min(cap(buf), most)]
+		out, err := dec.DecodeAll(src, buf)
+		// The decoder has no one error for output beyond the buffer; that it came near the end tells.
+		short := errors.Is(err, zstd.ErrDecoderSizeExceeded) || len(out) > cap(buf)-zstdSlack
+		switch {
+		case len(out) > limit, err != nil && short && cap(buf) >= most:
+			return nil, tooLarge(limit)
+		case err == nil:
+			return out, nil
+		case !short:
+			return nil, malformed(err)
+		}
+		buf = make([]byte, 0, min(expansionGuess*cap(buf)+zstdSlack, most))
 	}
 }
 
-// zstdContentSize returns the size that the first frame claims, or 0.
-func zstdContentSize(src []byte) int {
+// zstdContentSize returns the size that the first frame claims, and whether it claims any.
+func zstdContentSize(src []byte) (uint64, bool) {
 	var h zstd.Header
-	if err := h.Decode(src); err != nil || !h.HasFCS || h.FrameContentSize > MaxBatchBytes {
-		return 0
+	if err := h.Decode(src); err != nil || !h.HasFCS {
+		return 0, false
 	}
-	return int(h.FrameContentSize) //nolint:gosec // bounded above
+	return h.FrameContentSize, true
 }
 
 // The framing of xerial's snappy-java, which Kafka's clients write: a magic and two versions, then blocks, each after its
