@@ -1,0 +1,38 @@
+//go:build planted
+
+package core
+
+import "fmt"
+
+// The planted bugs: faults in our own rules that the proofs must find. One is switched on by Plant.
+var (
+	plantedTruncateToHighWatermark bool
+	plantedNoEpochCheckOnFetch     bool
+	plantedAckBeforeFsync          bool
+	plantedJoinWithoutEpochStart   bool
+	plantedResumeEpoch             bool
+)
+
+// PlantedBugs are the names that Plant knows.
+func PlantedBugs() []string {
+	return []string{
+		"truncate-to-high-watermark", "no-epoch-check-on-fetch", "ack-before-fsync", "join-without-epoch-start", "resume-epoch",
+	}
+}
+
+// Plant switches one planted bug on and all others off; the empty name switches all off. It is called before any Replica
+// exists, never beside one.
+func Plant(name string) error {
+	known := name == ""
+	for i, bug := range []*bool{
+		&plantedTruncateToHighWatermark, &plantedNoEpochCheckOnFetch, &plantedAckBeforeFsync,
+		&plantedJoinWithoutEpochStart, &plantedResumeEpoch,
+	} {
+		*bug = PlantedBugs()[i] == name
+		known = known || *bug
+	}
+	if !known {
+		return fmt.Errorf("plant a bug: %q is not one of %v", name, PlantedBugs())
+	}
+	return nil
+}
