@@ -134,7 +134,7 @@ func (h Header) NextOffset() int64 { return h.LastOffset() + 1 }
 
 // LastSequence returns the sequence of the last record, which wraps from MaxInt32 to 0; NoSequence without a producer.
 func (h Header) LastSequence() int32 {
-	if h.BaseSequence < 0 {
+	if !h.HasProducer() || h.BaseSequence < 0 {
 		return NoSequence
 	}
 	return int32((int64(h.BaseSequence) + int64(h.LastOffsetDelta)) & math.MaxInt32) //nolint:gosec // masked to 31 bits

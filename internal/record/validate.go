@@ -74,6 +74,9 @@ func (h Header) checkProduced() error {
 	if h.Attributes&(attrControl|attrDeleteHorizon) != 0 {
 		return fmt.Errorf("%w: attributes %#04x are not for producers", ErrCorruptBatch, uint16(h.Attributes)) //nolint:gosec // bits
 	}
+	if h.ProducerID == NoProducerID && h.ProducerEpoch <= 0 && h.BaseSequence <= 0 && !h.IsTransactional() {
+		return nil // without idempotence Kafka's clients write -1 or 0 in the other two
+	}
 	return checkProducer(ErrCorruptBatch, h.ProducerID, h.ProducerEpoch, h.BaseSequence, h.IsTransactional())
 }
 
