@@ -187,3 +187,29 @@ func TestOtherWritersStreams(t *testing.T) {
 		}
 	}
 }
+
+// What Kafka's Java reader insists on: LZ4 frames of version 1 with independent blocks of 64 KiB and the right header
+// checksum; and what it has no use for, because the batch has a CRC: content checksums.
+func TestWrittenFrameHeaders(t *testing.T) {
+	src := bytes.Repeat([]byte("a line of a log, again and again; "), 9000)
+	for codec, want := range map[Codec]string{
+		Gzip:   "\x1f\x8b\x08",
+		Snappy: xerialHeader,
+		LZ4:    "\x04\x22\x4d\x18\x60\x40\x82",
+		Zstd:   "\x28\xb5\x2f\xfd",
+	} {
+		body, err := codec.appendCompressed(nil, src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.HasPrefix(body, []byte(want)) {
+			t.Errorf("%s begins with %x, want %x", codec, body[:len(want)], want)
+		}
+		if codec == Zstd && body[4]&0x04 != 0 {
+			t.Errorf("zstd frame descriptor %#x asks for a checksum", body[4])
+		}
+		if _, err := codec.appendCompressed(nil, nil); err != nil {
+			t.Errorf("%s of nothing: %v", codec, err)
+		}
+	}
+}
