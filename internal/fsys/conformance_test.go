@@ -22,8 +22,16 @@ var implementations = map[string]func(t *testing.T) (FS, string){
 	},
 }
 
+// tester is what the helpers need of a test, a benchmark or a property's run.
+type tester interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+}
+
 // must ends the test at an error.
-func must(t testing.TB, err error) {
+func must(t tester, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -31,7 +39,7 @@ func must(t testing.TB, err error) {
 }
 
 // wantIs ends the test unless err is target.
-func wantIs(t testing.TB, err, target error) {
+func wantIs(t tester, err, target error) {
 	t.Helper()
 	if !errors.Is(err, target) {
 		t.Fatalf("got error %v, want one that is %v", err, target)
@@ -39,7 +47,7 @@ func wantIs(t testing.TB, err, target error) {
 }
 
 // create makes a file with contents, which it leaves open.
-func create(t testing.TB, disk FS, name string, bufs ...[]byte) File {
+func create(t tester, disk FS, name string, bufs ...[]byte) File {
 	t.Helper()
 	f, err := disk.Create(name)
 	must(t, err)
@@ -49,7 +57,7 @@ func create(t testing.TB, disk FS, name string, bufs ...[]byte) File {
 }
 
 // open opens a file.
-func open(t testing.TB, disk FS, name string) File {
+func open(t tester, disk FS, name string) File {
 	t.Helper()
 	f, err := disk.Open(name)
 	must(t, err)
@@ -57,7 +65,7 @@ func open(t testing.TB, disk FS, name string) File {
 }
 
 // readFile returns all of a file.
-func readFile(t testing.TB, disk FS, name string) []byte {
+func readFile(t tester, disk FS, name string) []byte {
 	t.Helper()
 	f, err := disk.OpenRead(name)
 	must(t, err)
@@ -67,7 +75,7 @@ func readFile(t testing.TB, disk FS, name string) []byte {
 }
 
 // readAll returns all of an open file.
-func readAll(t testing.TB, f File) []byte {
+func readAll(t tester, f File) []byte {
 	t.Helper()
 	size, err := f.Size()
 	must(t, err)

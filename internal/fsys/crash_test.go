@@ -13,7 +13,7 @@ import (
 const seeds = 300
 
 // outcomes crashes copies of a file system under many seeds and counts what look says of each.
-func outcomes(t testing.TB, disk *Mem, look func(found *Mem) string) map[string]int {
+func outcomes(t tester, disk *Mem, look func(found *Mem) string) map[string]int {
 	t.Helper()
 	counts := make(map[string]int)
 	for seed := range uint64(seeds) {
@@ -23,7 +23,7 @@ func outcomes(t testing.TB, disk *Mem, look func(found *Mem) string) map[string]
 }
 
 // wantOutcomes ends the test unless exactly the wanted outcomes were seen.
-func wantOutcomes(t testing.TB, got map[string]int, want ...string) {
+func wantOutcomes(t tester, got map[string]int, want ...string) {
 	t.Helper()
 	for _, w := range want {
 		if got[w] == 0 {
@@ -59,12 +59,12 @@ func letters(b []byte) string {
 }
 
 // fileLetters is a look at one file.
-func fileLetters(t testing.TB, name string) func(*Mem) string {
+func fileLetters(t tester, name string) func(*Mem) string {
 	return func(found *Mem) string { return letters(readFile(t, found, name)) }
 }
 
 // names is a look at one directory: names and, in brackets, the first byte of each file.
-func names(t testing.TB, dir string) func(*Mem) string {
+func names(t tester, dir string) func(*Mem) string {
 	return func(found *Mem) string {
 		infos, err := found.List(dir)
 		must(t, err)
@@ -82,7 +82,7 @@ func names(t testing.TB, dir string) func(*Mem) string {
 }
 
 // durableFile makes a file whose contents and name are durable.
-func durableFile(t testing.TB, disk *Mem, name string, bufs ...[]byte) File {
+func durableFile(t tester, disk *Mem, name string, bufs ...[]byte) File {
 	t.Helper()
 	f := create(t, disk, name, bufs...)
 	must(t, f.SyncData())

@@ -190,8 +190,8 @@ func (c *content) crash(rng *rand.Rand) {
 		}
 		out = grow(out, end)
 		copy(out[start:end], c.cached[start:end])
-		if end == len(c.cached) { // the cached page holds zeros past the end
-			clear(out[end:min(len(out), start+PageSize)])
+		if end == len(c.cached) || c.cutTo >= 0 && c.cutTo < int64(start+PageSize) {
+			clear(out[end:min(len(out), start+PageSize)]) // the cached page held zeros past its end
 		}
 	}
 	if len(out) < len(c.cached) && rng.IntN(4) == 0 {

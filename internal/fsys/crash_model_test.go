@@ -1,0 +1,240 @@
+package fsys
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// padded returns a page of a state, zeros where the state has ended.
+func padded(state []byte, i int) []byte {
+	p := make([]byte, PageSize)
+	if start := i * PageSize; start < len(state) {
+		copy(p, state[start:])
+	}
+	return p
+}
+
+// TestCrashContents: after a crash each page is as it was at some moment since the last sync, and the size lies between
+// the smallest and the largest since.
+func TestCrashContents(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		disk := NewMem(rapid.Uint64().Draw(t, "seed"), MemOptions{})
+		f := durableFile(t, disk, "a")
+		states := [][]byte{{}} // at the last sync and after each change since
+		number := 0
+		change := func(op func() error) {
+			if err := op(); err != nil {
+				t.Fatal(err)
+			}
+			states = append(states, readAll(t, f))
+		}
+		for range rapid.IntRange(0, 20).Draw(t, "operations") {
+			size, err := f.Size()
+			must(t, err)
+			switch rapid.IntRange(0, 8).Draw(t, "operation") {
+			case 0:
+				change(func() error { return f.Truncate(rapid.Int64Range(0, size).Draw(t, "size")) })
+			case 1:
+				change(func() error { return f.Preallocate(size + rapid.Int64Range(0, 10_000).Draw(t, "growth")) })
+			case 2:
+				must(t, f.SyncData())
+				states = [][]byte{readAll(t, f)}
+			case 3: // somebody else's crash point: the page cache stays
+				disk = disk.CrashProcess()
+				f = open(t, disk, "a")
+			default:
+				number++
+				n := rapid.SampledFrom([]int{1, 50, 1500, PageSize, 9000}).Draw(t, "bytes")
+				change(func() error {
+					_, err := f.Append(bytes.Repeat([]byte{byte(number)}, n))
+					return err
+				})
+			}
+		}
+		checkFound(t, readFile(t, disk.Crash(), "a"), states)
+	})
+}
+
+// checkFound checks what a crash left against the states that the file has had since its last sync.
+func checkFound(t *rapid.T, found []byte, states [][]byte) {
+	smallest, largest := len(states[0]), 0
+	for _, s := range states {
+		smallest, largest = min(smallest, len(s)), max(largest, len(s))
+	}
+	if len(found) < smallest || len(found) > largest {
+		t.Fatalf("found %d bytes; the file had from %d to %d", len(found), smallest, largest)
+	}
+	for i := range pageCount(int64(len(found))) {
+		page := padded(found, i)
+		if !slices.ContainsFunc(states, func(s []byte) bool { return bytes.Equal(page, padded(s, i)) }) {
+			t.Fatalf("page %d was never as it was found: %x", i, page)
+		}
+	}
+	if len(states) == 1 && !bytes.Equal(found, states[0]) {
+		t.Fatal("a synced file has changed")
+	}
+}
+
+// nameHistory is what the names of a tree have been since the last sync of everything.
+type nameHistory struct {
+	disk    *Mem
+	always  map[string]bool // files (by path) that were there at every moment
+	kept    map[string]bool // files (by contents) that were there at the sync and were neither removed nor replaced
+	exact   map[string]string
+	root    string // the names of the root at its last sync, "?" when changed since
+	changed bool
+	number  int
+}
+
+// files returns the contents of all files by path; a tree without end fails.
+func files(t *rapid.T, disk FS, dir string, into map[string]string) map[string]string {
+	if strings.Count(dir, "/") > 20 {
+		t.Fatalf("the tree has no end: %s", dir)
+	}
+	infos, err := disk.List(dir)
+	must(t, err)
+	for _, i := range infos {
+		name := path.Join(dir, i.Name)
+		if i.Dir {
+			into[name+"/"] = ""
+			files(t, disk, name, into)
+			continue
+		}
+		into[name] = string(readFile(t, disk, name))
+	}
+	return into
+}
+
+// rootNames are the names in the root.
+func rootNames(t *rapid.T, disk FS) string {
+	infos, err := disk.List("/")
+	must(t, err)
+	var s []string
+	for _, i := range infos {
+		s = append(s, i.Name)
+	}
+	return strings.Join(s, " ")
+}
+
+// syncAll makes everything durable and begins the history anew.
+func (h *nameHistory) syncAll(t *rapid.T) {
+	must(t, h.disk.SyncFS("/"))
+	h.exact = files(t, h.disk, "/", make(map[string]string))
+	h.always, h.kept = make(map[string]bool), make(map[string]bool)
+	for name, id := range h.exact {
+		h.always[name] = true
+		h.kept[id] = true
+	}
+	h.root, h.changed = rootNames(t, h.disk), false
+}
+
+// step does one operation, which may be refused, and notes what it did to the names.
+func (h *nameHistory) step(t *rapid.T) {
+	name, to := rapid.SampledFrom(namePaths).Draw(t, "path"), rapid.SampledFrom(namePaths).Draw(t, "to")
+	dir := path.Dir(name)
+	top := func(p string) bool { return path.Dir(p) == "/" }
+	touchesRoot := top(name)
+	var err error
+	switch rapid.IntRange(0, 8).Draw(t, "operation") {
+	case 0:
+		h.syncAll(t)
+		return
+	case 1, 2:
+		if err = h.disk.SyncDir(dir); err == nil && dir == "/" {
+			h.root = rootNames(t, h.disk)
+		}
+		return
+	case 3:
+		err = h.disk.MkdirAll(name)
+		touchesRoot = true
+	case 4:
+		err = h.disk.Remove(name)
+	case 5:
+		err = h.disk.RemoveAll(name)
+	case 6, 7:
+		err = h.disk.Rename(name, to)
+		touchesRoot = touchesRoot || top(to)
+	default:
+		var f File
+		if f, err = h.disk.Create(name); err == nil {
+			h.number++
+			_, err = f.Append(fmt.Append(nil, h.number))
+			must(t, errors.Join(err, f.SyncData(), f.Close()))
+		}
+	}
+	if err != nil {
+		return
+	}
+	h.changed = true
+	if touchesRoot {
+		h.root = "?"
+	}
+	h.note(t)
+}
+
+// note strikes out what is no longer there.
+func (h *nameHistory) note(t *rapid.T) {
+	now := files(t, h.disk, "/", make(map[string]string))
+	ids := make(map[string]bool)
+	for _, id := range now {
+		ids[id] = true
+	}
+	maps.DeleteFunc(h.always, func(name string, _ bool) bool { _, there := now[name]; return !there })
+	maps.DeleteFunc(h.kept, func(id string, _ bool) bool { return !ids[id] })
+}
+
+// namePaths are the paths of TestCrashNames.
+var namePaths = []string{"/a", "/b", "/d", "/d/a", "/d/e", "/d/e/a", "/f", "/f/a", "/f/e", "/f/e/a"}
+
+// TestCrashNames: whatever is lost, no file that was durable and kept ends without a name or with two, a path that
+// always led to a file still leads to one, synced directories are as they were, and the tree stays a tree.
+func TestCrashNames(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		h := &nameHistory{disk: NewMem(rapid.Uint64().Draw(t, "seed"), MemOptions{})}
+		h.syncAll(t)
+		for range rapid.IntRange(1, 40).Draw(t, "operations") {
+			h.step(t)
+		}
+		for range 5 {
+			h.check(t, h.disk.Clone(rapid.Uint64().Draw(t, "crash")).Crash())
+		}
+	})
+}
+
+// check looks at what a crash left.
+func (h *nameHistory) check(t *rapid.T, disk *Mem) {
+	found := files(t, disk, "/", make(map[string]string))
+	count := make(map[string]int)
+	for _, id := range found {
+		count[id]++
+	}
+	for id, n := range count {
+		if n > 1 && id != "" {
+			t.Fatalf("file %s has %d names: %v", id, n, found)
+		}
+	}
+	for id := range h.kept {
+		if count[id] == 0 && id != "" {
+			t.Fatalf("file %s has lost its name: %v", id, found)
+		}
+	}
+	for name := range h.always {
+		if _, there := found[name]; !there {
+			t.Fatalf("%s was always there and is not: %v", name, found)
+		}
+	}
+	if !h.changed && !maps.Equal(found, h.exact) {
+		t.Fatalf("found %v, synced was %v", found, h.exact)
+	}
+	if got := rootNames(t, disk); h.root != "?" && got != h.root {
+		t.Fatalf("the root was synced with %q and has %q", h.root, got)
+	}
+}
