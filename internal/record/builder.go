@@ -116,7 +116,7 @@ func (b *Builder) Finish(codec Codec, producerID int64, producerEpoch int16, bas
 		return nil, err
 	}
 	Header{
-		Length:          int32(len(batch) - lengthOverhead), //nolint:gosec // bounded by MaxBatchBytes
+		Length:          int32(len(batch) - lengthOverhead),
 		LeaderEpoch:     -1,
 		Magic:           Magic,
 		Attributes:      int16(codec),

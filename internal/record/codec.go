@@ -40,7 +40,7 @@ func ParseCodec(name string) (Codec, error) {
 	if i < 0 {
 		return None, fmt.Errorf("%w: %q; use one of %s", ErrUnknownCodec, name, strings.Join(codecNames[:], ", "))
 	}
-	return Codec(i), nil //nolint:gosec // below len(codecNames)
+	return Codec(i), nil
 }
 
 // appendCompressed appends the compressed form of src to dst. It is safe for concurrent use.

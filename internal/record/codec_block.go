@@ -54,7 +54,7 @@ func decompressZstd(buf, src []byte, limit int) ([]byte, error) {
 		if claim > uint64(limit) {
 			return nil, tooLarge(limit)
 		}
-		want = int(claim) //nolint:gosec // at most limit
+		want = int(claim)
 	}
 	if want = min(max(want, 4<<10), limit); cap(buf) < want {
 		buf = make([]byte, 0, want)
@@ -103,7 +103,7 @@ func compressSnappy(dst, src []byte) []byte {
 		dst = slices.Grow(dst, 4+s2.MaxEncodedLen(n))
 		block := s2.EncodeSnappy(dst[at+4:cap(dst)], src[:n])
 		dst = dst[:at+4+len(block)]
-		binary.BigEndian.PutUint32(dst[at:], uint32(len(block))) //nolint:gosec // at most MaxEncodedLen(32 KiB)
+		binary.BigEndian.PutUint32(dst[at:], uint32(len(block)))
 		src = src[n:]
 	}
 	return dst

@@ -49,7 +49,7 @@ var (
 )
 
 func compressGzip(dst, src []byte) ([]byte, error) {
-	w := gzipWriters.Get().(*gzipWriter) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+	w := gzipWriters.Get().(*gzipWriter) //nolint:errcheck // the pool holds nothing else
 	w.dst.b = dst
 	w.z.Reset(&w.dst)
 	_, err := w.z.Write(src)
@@ -63,7 +63,7 @@ func compressGzip(dst, src []byte) ([]byte, error) {
 }
 
 func decompressGzip(buf, src []byte, limit int) ([]byte, error) {
-	r := gzipReaders.Get().(*gzipReader) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+	r := gzipReaders.Get().(*gzipReader) //nolint:errcheck // the pool holds nothing else
 	r.src.Reset(src)
 	out, err := buf, r.z.Reset(&r.src)
 	if err == nil {
@@ -91,7 +91,7 @@ const (
 )
 
 func compressLZ4(dst, src []byte) ([]byte, error) {
-	w := lz4Writers.Get().(*lz4Writer) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+	w := lz4Writers.Get().(*lz4Writer) //nolint:errcheck // the pool holds nothing else
 	w.dst.b = dst
 	w.z.Reset(&w.dst)
 	err := w.z.Apply(lz4.BlockSizeOption(lz4BlockSize), lz4.ChecksumOption(false))
@@ -116,7 +116,7 @@ func decompressLZ4(buf, src []byte, limit int) ([]byte, error) {
 	if flags := src[lz4FlagPosition]; flags&lz4FlagIndependent == 0 || flags&lz4FlagDictionary != 0 {
 		return nil, fmt.Errorf("%w: %s", ErrCorruptBatch, faultLZ4Independent)
 	}
-	r := lz4Readers.Get().(*lz4Reader) //nolint:errcheck,forcetypeassert // the pool holds nothing else
+	r := lz4Readers.Get().(*lz4Reader) //nolint:errcheck // the pool holds nothing else
 	r.src.Reset(src)
 	r.z.Reset(&r.src)
 	out, err := readBounded(buf, r.z, len(src), limit)

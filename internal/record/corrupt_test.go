@@ -226,7 +226,7 @@ func TestLiesInsideCompressedBodies(t *testing.T) {
 
 func TestLimits(t *testing.T) {
 	batch := fromGolden(t, goldenRich)
-	for name, f := range map[string]func(max int) error{
+	for name, f := range map[string]func(limit int) error{
 		"Validate": func(n int) error { _, err := Validate([][]byte{batch}, Limits{MaxBytes: n}); return err },
 		"Verify":   func(n int) error { _, err := Verify(pieces(batch, 9), Limits{MaxBytes: n}); return err },
 		"Records":  func(n int) error { _, err := Records(batch, Limits{MaxBytes: n}); return err },

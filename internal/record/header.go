@@ -137,11 +137,11 @@ func (h Header) LastSequence() int32 {
 	if !h.HasProducer() || h.BaseSequence < 0 {
 		return NoSequence
 	}
-	return int32((int64(h.BaseSequence) + int64(h.LastOffsetDelta)) & math.MaxInt32) //nolint:gosec // masked to 31 bits
+	return int32((int64(h.BaseSequence) + int64(h.LastOffsetDelta)) & math.MaxInt32)
 }
 
 // Codec returns the compression of the body. After ParseHeader it is a known one.
-func (h Header) Codec() Codec { return Codec(h.Attributes & attrCodecMask) } //nolint:gosec // masked to 3 bits
+func (h Header) Codec() Codec { return Codec(h.Attributes & attrCodecMask) }
 
 // TimestampType says who stamped the records.
 func (h Header) TimestampType() TimestampType {
@@ -164,7 +164,6 @@ func (h Header) HasProducer() bool { return h.ProducerID >= 0 }
 func decodeHeader(b []byte) Header {
 	_ = b[HeaderSize-1]
 	be := binary.BigEndian
-	//nolint:gosec // the fields are signed on the wire: reinterpreting the bits is the decoding
 	return Header{
 		BaseOffset:      int64(be.Uint64(b[posBaseOffset:])),
 		Length:          int32(be.Uint32(b[posLength:])),
@@ -187,28 +186,25 @@ func (h Header) put(b []byte) {
 	_ = b[HeaderSize-1]
 	be := binary.BigEndian
 	PutHead(b, h.BaseOffset, h.Length, h.LeaderEpoch)
-	//nolint:gosec // the fields are signed on the wire: reinterpreting the bits is the encoding
-	{
-		b[posMagic] = byte(h.Magic)
-		be.PutUint32(b[posCRC:], h.CRC)
-		be.PutUint16(b[posAttributes:], uint16(h.Attributes))
-		be.PutUint32(b[posLastOffsetDelta:], uint32(h.LastOffsetDelta))
-		be.PutUint64(b[posBaseTimestamp:], uint64(h.BaseTimestamp))
-		be.PutUint64(b[posMaxTimestamp:], uint64(h.MaxTimestamp))
-		be.PutUint64(b[posProducerID:], uint64(h.ProducerID))
-		be.PutUint16(b[posProducerEpoch:], uint16(h.ProducerEpoch))
-		be.PutUint32(b[posBaseSequence:], uint32(h.BaseSequence))
-		be.PutUint32(b[posCount:], uint32(h.Count))
-	}
+	b[posMagic] = byte(h.Magic)
+	be.PutUint32(b[posCRC:], h.CRC)
+	be.PutUint16(b[posAttributes:], uint16(h.Attributes))
+	be.PutUint32(b[posLastOffsetDelta:], uint32(h.LastOffsetDelta))
+	be.PutUint64(b[posBaseTimestamp:], uint64(h.BaseTimestamp))
+	be.PutUint64(b[posMaxTimestamp:], uint64(h.MaxTimestamp))
+	be.PutUint64(b[posProducerID:], uint64(h.ProducerID))
+	be.PutUint16(b[posProducerEpoch:], uint16(h.ProducerEpoch))
+	be.PutUint32(b[posBaseSequence:], uint32(h.BaseSequence))
+	be.PutUint32(b[posCount:], uint32(h.Count))
 }
 
 // PutHead writes base offset, length field and leader epoch to the first HeadSize (16) bytes of dst: the only bytes of
 // a batch that the leader rewrites, all outside the CRC. It panics when dst is shorter.
 func PutHead(dst []byte, baseOffset int64, length, leaderEpoch int32) {
 	_ = dst[HeadSize-1]
-	binary.BigEndian.PutUint64(dst[posBaseOffset:], uint64(baseOffset))   //nolint:gosec // same bits
-	binary.BigEndian.PutUint32(dst[posLength:], uint32(length))           //nolint:gosec // same bits
-	binary.BigEndian.PutUint32(dst[posLeaderEpoch:], uint32(leaderEpoch)) //nolint:gosec // same bits
+	binary.BigEndian.PutUint64(dst[posBaseOffset:], uint64(baseOffset))
+	binary.BigEndian.PutUint32(dst[posLength:], uint32(length))
+	binary.BigEndian.PutUint32(dst[posLeaderEpoch:], uint32(leaderEpoch))
 }
 
 // ParseHeader decodes and checks the fixed part of a batch from the first HeaderSize bytes of b; more may follow and
@@ -236,7 +232,7 @@ func (h Header) check() error {
 	case h.Length > MaxBatchBytes-lengthOverhead:
 		return fmt.Errorf("%w: %d bytes, the limit is %d", ErrTooLarge, int64(h.Length)+lengthOverhead, MaxBatchBytes)
 	case h.Attributes&^attrKnown != 0:
-		return fmt.Errorf("%w: unknown attribute bits %#04x", ErrCorruptBatch, uint16(h.Attributes&^attrKnown)) //nolint:gosec // bits
+		return fmt.Errorf("%w: unknown attribute bits %#04x", ErrCorruptBatch, uint16(h.Attributes&^attrKnown))
 	case !h.Codec().Valid():
 		return fmt.Errorf("%w: number %d in the attributes", ErrUnknownCodec, uint8(h.Codec()))
 	case h.BaseOffset < 0 || h.LastOffsetDelta < 0 || h.BaseOffset > math.MaxInt64-int64(h.LastOffsetDelta)-1:

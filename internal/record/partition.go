@@ -9,7 +9,7 @@ func Murmur2(data []byte) uint32 {
 		m    uint32 = 0x5bd1e995
 		r           = 24
 	)
-	h := seed ^ uint32(len(data)) //nolint:gosec // the algorithm takes the low 32 bits
+	h := seed ^ uint32(len(data))
 	for ; len(data) >= 4; data = data[4:] {
 		k := binary.LittleEndian.Uint32(data) * m
 		k = (k ^ k>>r) * m
@@ -36,5 +36,5 @@ func Partition(key []byte, n int32) int32 {
 	if n < 1 {
 		return 0
 	}
-	return int32(Murmur2(key)&0x7fffffff) % n //nolint:gosec // 31 bits
+	return int32(Murmur2(key)&0x7fffffff) % n
 }

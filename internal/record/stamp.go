@@ -19,9 +19,9 @@ func SetProducer(batch []byte, producerID int64, producerEpoch int16, baseSequen
 	if err := checkProducer(ErrInvalidRecord, producerID, producerEpoch, baseSequence, h.IsTransactional()); err != nil {
 		return err
 	}
-	binary.BigEndian.PutUint64(batch[posProducerID:], uint64(producerID))       //nolint:gosec // same bits
-	binary.BigEndian.PutUint16(batch[posProducerEpoch:], uint16(producerEpoch)) //nolint:gosec // same bits
-	binary.BigEndian.PutUint32(batch[posBaseSequence:], uint32(baseSequence))   //nolint:gosec // same bits
+	binary.BigEndian.PutUint64(batch[posProducerID:], uint64(producerID))
+	binary.BigEndian.PutUint16(batch[posProducerEpoch:], uint16(producerEpoch))
+	binary.BigEndian.PutUint32(batch[posBaseSequence:], uint32(baseSequence))
 	seal(batch)
 	return nil
 }

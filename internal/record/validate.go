@@ -72,7 +72,7 @@ func (h Header) checkProduced() error {
 		return fmt.Errorf("%w: count %d with last offset delta %d", ErrCorruptBatch, h.Count, h.LastOffsetDelta)
 	}
 	if h.Attributes&(attrControl|attrDeleteHorizon) != 0 {
-		return fmt.Errorf("%w: attributes %#04x are not for producers", ErrCorruptBatch, uint16(h.Attributes)) //nolint:gosec // bits
+		return fmt.Errorf("%w: attributes %#04x are not for producers", ErrCorruptBatch, uint16(h.Attributes))
 	}
 	if h.ProducerID == NoProducerID && h.ProducerEpoch <= 0 && h.BaseSequence <= 0 && !h.IsTransactional() {
 		return nil // without idempotence Kafka's clients write -1 or 0 in the other two

@@ -13,7 +13,7 @@ const (
 	maxVarint64Bytes = 10
 )
 
-func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) } //nolint:gosec // same bits
+func unzigzag(u uint64) int64 { return int64(u>>1) ^ -int64(u&1) }
 
 // varint32 decodes at p[i:]; next is the position after it.
 func varint32(p []byte, i int) (v int64, next int) {
@@ -57,7 +57,7 @@ func varintLong(p []byte, i, maxBytes int, lastMax byte) (v int64, next int) {
 
 // varintSize returns how many bytes binary.PutVarint needs for v.
 func varintSize(v int64) int {
-	u := uint64(v)<<1 ^ uint64(v>>63) //nolint:gosec // same bits
+	u := uint64(v)<<1 ^ uint64(v>>63)
 	return (bits.Len64(u|1) + 6) / 7
 }
 
