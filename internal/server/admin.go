@@ -1,0 +1,162 @@
+package server
+
+import (
+	"context"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/penstock-io/penstock/api/gen/internalv1"
+	"github.com/penstock-io/penstock/api/gen/penstockv1"
+	"github.com/penstock-io/penstock/internal/metadata"
+	"github.com/penstock-io/penstock/internal/model"
+)
+
+// adminTimeout bounds what is asked of the controller where the client sets no deadline.
+const adminTimeout = 10 * time.Second
+
+// adminService is penstock.v1.AdminService.
+type adminService struct {
+	penstockv1.UnimplementedAdminServiceServer
+	cache  *Cache
+	quorum Quorum
+}
+
+// CreateTopic passes the request on and waits until this broker knows the topic.
+func (s *adminService) CreateTopic(
+	ctx context.Context, req *penstockv1.CreateTopicRequest,
+) (*penstockv1.CreateTopicResponse, error) {
+	if err := Authorize(ctx, OperationCreate, topic(req.GetName())); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	made, err := s.quorum.CreateTopic(ctx, &internalv1.CreateTopicRequest{
+		Name: req.GetName(), Partitions: req.Partitions, ReplicationFactor: req.ReplicationFactor,
+		Configs: req.GetConfigs(), ValidateOnly: req.GetValidateOnly(), Actor: RequestOf(ctx).Principal,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !req.GetValidateOnly() && s.cache.Await(ctx, model.MetadataOffset(made.GetMetadataOffset())) == nil {
+		if t, ok := s.cache.Image().Topic(req.GetName()); ok {
+			return &penstockv1.CreateTopicResponse{Topic: topicOf(t)}, nil
+		}
+	}
+	return &penstockv1.CreateTopicResponse{Topic: plannedTopic(req.GetName(), made)}, nil
+}
+
+// plannedTopic is a topic as the controller answered it.
+func plannedTopic(name string, made *internalv1.CreateTopicResponse) *penstockv1.TopicMetadata {
+	t := &penstockv1.TopicMetadata{Name: name, TopicId: made.GetTopicId(), Internal: model.IsInternalTopic(name)}
+	for _, p := range made.GetPartitions() {
+		t.Partitions = append(t.Partitions, &penstockv1.PartitionMetadata{
+			Partition: p.GetPartition(), LeaderId: p.GetLeader(), LeaderEpoch: p.GetLeaderEpoch(),
+			PartitionEpoch: p.GetPartitionEpoch(), Replicas: p.GetReplicas(), Isr: p.GetIsr(), Elr: p.GetElr(),
+		})
+	}
+	return t
+}
+
+// DeleteTopic passes the request on and waits until this broker knows that the topic is gone.
+func (s *adminService) DeleteTopic(
+	ctx context.Context, req *penstockv1.DeleteTopicRequest,
+) (*penstockv1.DeleteTopicResponse, error) {
+	if err := Authorize(ctx, OperationDelete, topic(req.GetName())); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, adminTimeout)
+	defer cancel()
+	gone, err := s.quorum.DeleteTopic(ctx, &internalv1.DeleteTopicRequest{
+		Name: req.GetName(), TopicId: req.GetTopicId(), Actor: RequestOf(ctx).Principal,
+	})
+	if err != nil {
+		return nil, err
+	}
+	// The topic is deleted whether or not this broker hears of it in time.
+	_ = s.cache.Await(ctx, model.MetadataOffset(gone.GetMetadataOffset()))
+	return &penstockv1.DeleteTopicResponse{TopicId: gone.GetTopicId()}, nil
+}
+
+// ListTopics answers from the image in force.
+func (s *adminService) ListTopics(
+	ctx context.Context, req *penstockv1.ListTopicsRequest,
+) (*penstockv1.ListTopicsResponse, error) {
+	if err := Authorize(ctx, OperationDescribe, cluster()); err != nil {
+		return nil, err
+	}
+	resp := &penstockv1.ListTopicsResponse{}
+	for t := range s.cache.Image().Topics() {
+		internal := model.IsInternalTopic(t.Name)
+		if internal && !req.GetIncludeInternal() {
+			continue
+		}
+		resp.Topics = append(resp.Topics, &penstockv1.TopicListing{
+			Name: t.Name, TopicId: t.ID.Bytes(), Internal: internal,
+			Partitions:        int32(t.Partitions()),       //nolint:gosec // bounded
+			ReplicationFactor: int32(replicationFactor(t)), //nolint:gosec // bounded
+		})
+	}
+	return resp, nil
+}
+
+func replicationFactor(t *metadata.Topic) int {
+	p, ok := t.Partition(0)
+	if !ok {
+		return 0
+	}
+	return len(p.Replicas)
+}
+
+// DescribeTopic answers from the image in force.
+func (s *adminService) DescribeTopic(
+	ctx context.Context, req *penstockv1.DescribeTopicRequest,
+) (*penstockv1.DescribeTopicResponse, error) {
+	if err := Authorize(ctx, OperationDescribe, topic(req.GetName())); err != nil {
+		return nil, err
+	}
+	t, err := resolveTopic(s.cache.Image(), req.GetName(), nil)
+	if err != nil {
+		return nil, err
+	}
+	return &penstockv1.DescribeTopicResponse{Topic: topicOf(t), Configs: configsOf(t)}, nil
+}
+
+// configsOf lists the settings in force, by key.
+func configsOf(t *metadata.Topic) []*penstockv1.TopicConfig {
+	set := t.Configs()
+	var configs []*penstockv1.TopicConfig
+	for _, row := range metadata.TopicSettingTable() {
+		value, source := row.Default, penstockv1.ConfigSource_CONFIG_SOURCE_DEFAULT
+		if row.Key == "min.insync.replicas" && value == "" {
+			value = strconv.Itoa(t.Settings().EffectiveMinISR(replicationFactor(t)))
+		}
+		if own, ok := set[row.Key]; ok {
+			value, source = own, penstockv1.ConfigSource_CONFIG_SOURCE_TOPIC
+		}
+		configs = append(configs, &penstockv1.TopicConfig{Key: row.Key, Value: value, Source: source})
+	}
+	return configs
+}
+
+// DescribeQuorum asks the active controller.
+func (s *adminService) DescribeQuorum(
+	ctx context.Context, _ *penstockv1.DescribeQuorumRequest,
+) (*penstockv1.DescribeQuorumResponse, error) {
+	if err := Authorize(ctx, OperationDescribe, cluster()); err != nil {
+		return nil, err
+	}
+	q, err := s.quorum.DescribeQuorum(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &penstockv1.DescribeQuorumResponse{
+		LeaderId: q.GetLeaderId(), Term: q.GetTerm(), CommitIndex: q.GetCommitIndex(), AppliedIndex: q.GetAppliedIndex(),
+		MetadataOffset: q.GetMetadataOffset(), FeatureLevel: q.GetFeatureLevel(),
+	}
+	for _, v := range q.GetVoters() {
+		resp.Voters = append(resp.Voters, &penstockv1.Voter{Id: v.GetId(), Address: v.GetAddress(), Leader: v.GetId() == q.GetLeaderId()})
+	}
+	slices.SortFunc(resp.Voters, func(a, b *penstockv1.Voter) int { return int(a.GetId() - b.GetId()) })
+	return resp, nil
+}

@@ -1,0 +1,99 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/penstock-io/penstock/api/gen/penstockv1"
+	"github.com/penstock-io/penstock/internal/metadata"
+	"github.com/penstock-io/penstock/internal/model"
+)
+
+// quorumTimeout is how long the active controller may take to show that it is there.
+const quorumTimeout = 1500 * time.Millisecond
+
+// The codes of health reasons.
+const (
+	reasonNoQuorum        = "NO_QUORUM"
+	reasonBrokerFenced    = "BROKER_FENCED"
+	reasonBrokerStarting  = "BROKER_STARTING"
+	reasonBrokerStopping  = "BROKER_STOPPING"
+	reasonLeaderless      = "LEADERLESS_PARTITIONS"
+	reasonUnderReplicated = "UNDER_REPLICATED"
+)
+
+// DescribeCluster shows the brokers and what is wrong. The controller is asked, not believed.
+func (s *adminService) DescribeCluster(
+	ctx context.Context, _ *penstockv1.DescribeClusterRequest,
+) (*penstockv1.DescribeClusterResponse, error) {
+	if err := Authorize(ctx, OperationDescribe, cluster()); err != nil {
+		return nil, err
+	}
+	asked, cancel := context.WithTimeout(ctx, quorumTimeout)
+	defer cancel()
+	quorum, quorumErr := s.quorum.DescribeQuorum(asked)
+	if quorumErr == nil {
+		// What the controller has decided is waited for, briefly, so that the answer is not older than the question.
+		_ = s.cache.Await(asked, model.MetadataOffset(quorum.GetMetadataOffset()))
+	}
+	image := s.cache.Image()
+	resp := &penstockv1.DescribeClusterResponse{
+		ClusterId: image.ClusterID().String(), ControllerId: int32(model.NoNode), MetadataOffset: uint64(image.Offset()),
+		Brokers: brokersOf(image, RequestOf(ctx).Listener),
+	}
+	if quorumErr != nil {
+		resp.Reasons = append(resp.Reasons, &penstockv1.HealthReason{Code: reasonNoQuorum, Message: fmt.Sprintf(
+			"no active controller: topics and leaders cannot change; see that a majority of the controllers runs (%v)", quorumErr)})
+	} else {
+		resp.ControllerId = quorum.GetLeaderId()
+	}
+	for _, b := range image.Brokers() {
+		if reason := brokerReason(b); reason != nil {
+			resp.Reasons = append(resp.Reasons, reason)
+		}
+	}
+	countPartitions(image, resp)
+	resp.Healthy = len(resp.Reasons) == 0
+	return resp, nil
+}
+
+func brokerReason(b *metadata.Broker) *penstockv1.HealthReason {
+	switch stateOf(b) {
+	case penstockv1.BrokerState_BROKER_STATE_FENCED:
+		return &penstockv1.HealthReason{Code: reasonBrokerFenced, Message: fmt.Sprintf(
+			"broker %d is not heard of: it leads nothing; start it, or see its log", b.ID)}
+	case penstockv1.BrokerState_BROKER_STATE_STARTING:
+		return &penstockv1.HealthReason{Code: reasonBrokerStarting, Message: fmt.Sprintf(
+			"broker %d has registered and is catching up; wait", b.ID)}
+	case penstockv1.BrokerState_BROKER_STATE_STOPPING:
+		return &penstockv1.HealthReason{Code: reasonBrokerStopping, Message: fmt.Sprintf(
+			"broker %d is on its way to a clean stop", b.ID)}
+	case penstockv1.BrokerState_BROKER_STATE_ONLINE, penstockv1.BrokerState_BROKER_STATE_DRAINING,
+		penstockv1.BrokerState_BROKER_STATE_UNSPECIFIED:
+		return nil
+	default:
+		return nil
+	}
+}
+
+func countPartitions(image *metadata.Image, resp *penstockv1.DescribeClusterResponse) {
+	for t := range image.Topics() {
+		for _, p := range t.AllPartitions() {
+			if p.Leader == model.NoNode {
+				resp.LeaderlessPartitions++
+			}
+			if len(p.ISR) < len(p.Replicas) {
+				resp.UnderReplicatedPartitions++
+			}
+		}
+	}
+	if n := resp.LeaderlessPartitions; n > 0 {
+		resp.Reasons = append(resp.Reasons, &penstockv1.HealthReason{Code: reasonLeaderless, Message: fmt.Sprintf(
+			"%d partitions have no leader and take no records; start the brokers that hold them", n)})
+	}
+	if n := resp.UnderReplicatedPartitions; n > 0 {
+		resp.Reasons = append(resp.Reasons, &penstockv1.HealthReason{Code: reasonUnderReplicated, Message: fmt.Sprintf(
+			"%d partitions have fewer replicas in sync than assigned; start missing brokers, or wait until they have caught up", n)})
+	}
+}
