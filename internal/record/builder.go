@@ -65,11 +65,14 @@ func (b *Builder) timestampDelta(timestamp int64) int64 {
 }
 
 // Add appends a copy of r, whose slices the caller keeps. A batch that would exceed MaxBytes gives an error wrapping
-// ErrTooLarge, a negative timestamp one wrapping ErrInvalidRecord; the batch is then as it was. Add after Finish needs
+// ErrTooLarge, a negative timestamp or too many headers one wrapping ErrInvalidRecord; the batch is then as it was. Add after Finish needs
 // a Reset in between, unless more records shall join the same ones.
 func (b *Builder) Add(r Record) error {
 	if r.Timestamp < 0 {
 		return fmt.Errorf("%w: timestamp %d is negative; use milliseconds since 1970", ErrInvalidRecord, r.Timestamp)
+	}
+	if len(r.Headers) > MaxRecordHeaders {
+		return fmt.Errorf("%w: %d headers, the limit is %d", ErrInvalidRecord, len(r.Headers), MaxRecordHeaders)
 	}
 	delta := b.timestampDelta(r.Timestamp)
 	body := r.bodySize(delta, int64(b.count))

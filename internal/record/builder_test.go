@@ -18,6 +18,9 @@ func TestBuilderRefusals(t *testing.T) {
 	if err := b.Add(Record{Value: make([]byte, 200)}); !errors.Is(err, ErrTooLarge) {
 		t.Fatal(err)
 	}
+	if err := b.Add(Record{Headers: make([]RecordHeader, MaxRecordHeaders+1)}); !errors.Is(err, ErrInvalidRecord) {
+		t.Fatal(err)
+	}
 	good := Record{Value: make([]byte, 100)}
 	if err := b.Add(good); err != nil {
 		t.Fatal(err)

@@ -257,3 +257,28 @@ func TestLimits(t *testing.T) {
 		}
 	}
 }
+
+// The most headers a record may have pass everywhere; one more, however small, is refused everywhere.
+func TestTooManyHeaders(t *testing.T) {
+	most := buildBatch(t, None, []Record{{Headers: make([]RecordHeader, MaxRecordHeaders)}})
+	for _, size := range []int{len(most), 1000} {
+		if _, err := Validate(pieces(most, size), Limits{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if records, err := readAll(most, Limits{}); err != nil || len(records[0].Headers) != MaxRecordHeaders {
+		t.Fatal(err)
+	}
+	body := binary.AppendVarint([]byte{0, 0, 0, 1, 1}, MaxRecordHeaders+1)
+	body = append(body, bytes.Repeat([]byte{0, 1}, MaxRecordHeaders+1)...)
+	more := binary.AppendVarint(bytes.Clone(most[:HeaderSize]), int64(len(body)))
+	more = reseal(append(more, body...))
+	for _, size := range []int{len(more), 1000} {
+		if _, err := Validate(pieces(more, size), Limits{}); !errors.Is(err, ErrCorruptBatch) {
+			t.Fatal(err)
+		}
+	}
+	if _, err := readAll(more, Limits{}); !errors.Is(err, ErrCorruptBatch) {
+		t.Fatal(err)
+	}
+}

@@ -18,6 +18,8 @@ const (
 	DefaultMaxUncompressedBytes = 64 << 20
 	// MinRecordBytes is the size of the smallest record: null key, null value, no headers.
 	MinRecordBytes = 7
+	// MaxRecordHeaders is the most headers a record may have: decoded, each takes many times its smallest encoding.
+	MaxRecordHeaders = 64 << 10
 )
 
 // Magic is the only batch format version supported.

@@ -17,7 +17,7 @@ const (
 	faultOffset      = "offset delta is malformed"
 	faultKey         = "key length is malformed or leaves the record"
 	faultValue       = "value length is malformed or leaves the record"
-	faultHeaderCount = "header count is malformed or cannot fit the record"
+	faultHeaderCount = "header count is malformed, too large or cannot fit the record"
 	faultHeaderKey   = "header key length is malformed or leaves the record"
 	faultHeaderValue = "header value length is malformed or leaves the record"
 	faultRecordEnd   = "record has bytes after its last header"
@@ -51,7 +51,7 @@ func parseBody(p []byte, l *layout) (fault string) {
 		return faultValue
 	}
 	n, i := varint32(p, i)
-	if i < 0 || n < 0 || n > int64(len(p)-i)/2 {
+	if i < 0 || n < 0 || n > min(int64(len(p)-i)/2, MaxRecordHeaders) {
 		return faultHeaderCount
 	}
 	l.headerCount, l.headers = int(n), p[i:]

@@ -166,7 +166,7 @@ func (w *walker) recordAcross() (fault string) {
 		return faultValue
 	}
 	count, ok := c.varint(maxVarint32Bytes, 0x0f)
-	if !ok || count < 0 || c.left < after || count > int64(c.left-after)/2 {
+	if !ok || count < 0 || c.left < after || count > min(int64(c.left-after)/2, MaxRecordHeaders) {
 		return faultHeaderCount
 	}
 	for range count {
