@@ -238,6 +238,58 @@ func TestCrashWithinMoves(t *testing.T) {
 	wantOutcomes(t, outcomes(t, disk, look), moved)
 }
 
+// TestCrashWithinMovesOut: a directory is found removed only without the file that was moved out of it.
+func TestCrashWithinMovesOut(t *testing.T) {
+	disk := NewMem(1, MemOptions{})
+	must(t, disk.MkdirAll("d"))
+	must(t, durableFile(t, disk, "d/a", []byte("1")).Close())
+	must(t, disk.Rename("d/a", "a"))
+	must(t, disk.Remove("d"))
+	wantOutcomes(t, outcomes(t, disk, names(t, "/")), "d", "a[1] d", "a[1]")
+}
+
+// TestSyncTakesEarlierChangesAlong: the sync of one directory never makes a change durable without those before it that
+// it stands on, in whatever directory.
+func TestSyncTakesEarlierChangesAlong(t *testing.T) {
+	for name, c := range map[string]struct {
+		changes func(disk *Mem) []error
+		syncs   []string
+		want    string
+	}{
+		"moved twice": {func(disk *Mem) []error {
+			return []error{disk.Rename("a", "d/a"), disk.Rename("d/a", "e/a")}
+		}, []string{"e"}, "/e/a"},
+		"moved out of a removed directory": {func(disk *Mem) []error {
+			return []error{disk.Rename("a", "d/a"), disk.SyncFS("/"), disk.Rename("d/a", "e/a"), disk.Remove("d")}
+		}, []string{"/"}, "/e/a"},
+		"moved to a name used before": {func(disk *Mem) []error {
+			return []error{disk.MkdirAll("d/x"), disk.Remove("d/x"), disk.Rename("a", "d/x")}
+		}, []string{"/", "d"}, "/d/x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			disk := NewMem(1, MemOptions{})
+			must(t, disk.MkdirAll("d"))
+			must(t, disk.MkdirAll("e"))
+			must(t, durableFile(t, disk, "a", []byte("1")).Close())
+			for _, err := range c.changes(disk) {
+				must(t, err)
+			}
+			for _, dir := range c.syncs {
+				must(t, disk.SyncDir(dir))
+			}
+			wantOutcomes(t, outcomes(t, disk, func(found *Mem) string {
+				var where []string
+				for _, line := range strings.Split(dump(found, "/"), "\n") {
+					if file, rest, ok := strings.Cut(line, " "); ok && strings.HasSuffix(rest, " 31") {
+						where = append(where, file)
+					}
+				}
+				return strings.Join(where, " ")
+			}), c.want)
+		})
+	}
+}
+
 // TestFailedSync: what a failed sync dropped is never written, although later syncs succeed.
 func TestFailedSync(t *testing.T) {
 	seen := make(map[string]int)

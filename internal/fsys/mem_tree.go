@@ -42,11 +42,20 @@ type change struct {
 	addName  string
 	dropDir  *node
 	dropName string
-	fresh    bool // the added name must be free: a creation
+	replaced *node // the file that a rename replaced
+	fresh    bool  // the added name must be free: a creation
 }
 
 // touches says whether the change is one of a directory's entries.
 func (c *change) touches(dir *node) bool { return c.addDir == dir || c.dropDir == dir }
+
+// sharesName says whether both changes are about one name.
+func (c *change) sharesName(other *change) bool {
+	same := func(dir *node, name string) bool {
+		return dir != nil && (dir == other.addDir && name == other.addName || dir == other.dropDir && name == other.dropName)
+	}
+	return same(c.addDir, c.addName) || same(c.dropDir, c.dropName)
+}
 
 // deaf says whether every directory of the change ignores its syncs.
 func (c *change) deaf() bool {
@@ -73,6 +82,8 @@ func (c *change) possible(root *node) bool {
 	}
 	if old := c.addDir.durable[c.addName]; old != nil && (c.fresh || old.dir || c.node.dir) {
 		return false
+	} else if old != nil && old != c.replaced && old.links > 0 {
+		return false // it had been moved away, and that was lost
 	}
 	if c.dropDir == nil {
 		return true
@@ -125,7 +136,7 @@ func (t *tree) rename(oldDir *node, oldName string, newDir *node, newName string
 		replaced.links--
 	}
 	t.pending = append(t.pending,
-		&change{node: n, addDir: newDir, addName: newName, dropDir: oldDir, dropName: oldName})
+		&change{node: n, addDir: newDir, addName: newName, dropDir: oldDir, dropName: oldName, replaced: replaced})
 	return replaced
 }
 
@@ -178,8 +189,8 @@ func (t *tree) sync(wanted func(*change) bool) {
 	t.pending = kept
 }
 
-// closure marks the wanted changes and, before each, the earlier ones of the same node; for the removal of a directory
-// all of that directory; for a rename those that make its target reachable. Without them a file that had a durable
+// closure marks the wanted changes and, before each, the earlier ones of the same node or name; for the removal of a
+// directory all of that directory; for a rename those that make its target reachable. Without them a file that had a durable
 // name could end without any.
 func (t *tree) closure(wanted func(*change) bool) []bool {
 	forced, reach := make([]bool, len(t.pending)), make([]bool, len(t.pending))
@@ -192,7 +203,8 @@ func (t *tree) closure(wanted func(*change) bool) []bool {
 		renames, removesDir := c.addDir != nil && c.dropDir != nil, c.addDir == nil && c.node.dir
 		reach[i] = reach[i] || renames
 		for j, earlier := range t.pending[:i] {
-			if earlier.node == c.node || renames && c.node.dir || removesDir && earlier.touches(c.node) {
+			if earlier.node == c.node || earlier.sharesName(c) || renames && c.node.dir ||
+				removesDir && earlier.touches(c.node) {
 				forced[j] = true
 			}
 			if reach[i] && earlier.node == c.addDir {
@@ -276,6 +288,7 @@ func (t *tree) clone() tree {
 	for _, c := range t.pending {
 		moved := *c
 		moved.node, moved.addDir, moved.dropDir = copyOf(c.node), copyOf(c.addDir), copyOf(c.dropDir)
+		moved.replaced = copyOf(c.replaced)
 		twin.pending = append(twin.pending, &moved)
 	}
 	return twin
