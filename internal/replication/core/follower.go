@@ -58,8 +58,8 @@ func (r *Replica) lastBatchEpoch() model.LeaderEpoch {
 	return model.NoLeaderEpoch
 }
 
-// StreamLost reports that the stream of a subscription has broken; the follower subscribes anew at once where it had
-// made progress, else after a while.
+// StreamLost reports that a subscription has ended: its stream broke, or a frame of it could not be appended. The follower
+// subscribes anew, at once where it has made progress since the last time, else after a while that doubles.
 func (r *Replica) StreamLost(subscriptionID uint64, now time.Duration) {
 	if r.role == RoleFollower && r.follow.streaming && r.follow.subID == subscriptionID {
 		r.resubscribe(now)
@@ -98,7 +98,6 @@ func (r *Replica) FrameReceived(in FrameIn, now time.Duration) (Verdict, Output)
 		r.resubscribe(now)
 		return FrameDropped, out
 	}
-	r.follow.retries = 0
 	r.follow.leaderHW = max(r.follow.leaderHW, in.HighWatermark)
 	if in.Bytes > 0 {
 		if in.BaseOffset != r.log.End {
@@ -109,6 +108,7 @@ func (r *Replica) FrameReceived(in FrameIn, now time.Duration) (Verdict, Output)
 		r.followLogStart(in.LogStart, &out)
 		return FrameAppend, out
 	}
+	r.follow.retries = 0
 	r.followHighWatermark(&out)
 	r.followLogStart(in.LogStart, &out)
 	return FrameDropped, out
@@ -119,6 +119,7 @@ func (r *Replica) Appended(end int64) Output {
 	var out Output
 	r.log.End = max(r.log.End, end)
 	if r.role == RoleFollower {
+		r.follow.retries = 0
 		r.followHighWatermark(&out)
 	}
 	return out

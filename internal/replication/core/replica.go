@@ -120,6 +120,10 @@ func (r *Replica) enter(role Role, now time.Duration, out *Output) {
 		out.AssignEpoch, out.EpochStart = true, r.log.End
 	case RoleFollower:
 		r.follow.retryAt = now
+		if r.history.LatestEpoch() != r.lastBatchEpoch() {
+			// Epochs that this broker led without a record end here: the new leader may send batches of older ones.
+			out.Truncate, out.TruncateTo = true, r.log.End
+		}
 		if plantedTruncateToHighWatermark && r.log.HighWatermark < r.log.End {
 			out.Truncate, out.TruncateTo = true, r.log.HighWatermark
 		}

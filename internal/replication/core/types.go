@@ -131,7 +131,8 @@ type Output struct {
 	// RoleChanged says that role, leader or leader epoch are others than before: waiting appends of the old leadership fail with
 	// NOT_LEADER_FOR_PARTITION (indefinite), readers are woken, old subscriptions are dropped on both sides.
 	RoleChanged bool
-	// Truncate asks to cut the log to TruncateTo, then to call Truncated. No frame is taken in meanwhile.
+	// Truncate asks to cut the log to TruncateTo, at most its end, and to forget the epochs that begin there or later; then to
+	// call Truncated. No frame is taken in meanwhile.
 	Truncate   bool
 	TruncateTo int64
 	// Restart asks to drop the whole log and begin anew at RestartAt (the leader's LogStartOffset), then to call Truncated.

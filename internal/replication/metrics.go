@@ -1,0 +1,50 @@
+package replication
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock-io/penstock/internal/replication/core"
+)
+
+// metrics are the manager's own; each manager has its set.
+type metrics struct {
+	appendedBytes, fetchedBytes, truncations, diverged prometheus.Counter
+}
+
+func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts{Name: "replication_" + name, Help: help})
+	}
+	s := &metrics{
+		appendedBytes: counter("appended_bytes_total", "Bytes of batches appended as leader."),
+		fetchedBytes:  counter("fetched_bytes_total", "Bytes of batches appended as follower."),
+		truncations:   counter("truncations_total", "Logs cut to agree with their leader."),
+		diverged:      counter("diverged_partitions_total", "Partitions stopped because committed records differ from the leader's."),
+	}
+	if registerer == nil {
+		return s, nil
+	}
+	gauge := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "replication_" + name, Help: help}, value)
+	}
+	for _, c := range []prometheus.Collector{
+		s.appendedBytes, s.fetchedBytes, s.truncations, s.diverged,
+		gauge("pending_bytes", "Bytes appended and not yet acknowledged.", func() float64 { return float64(m.pending.Load()) }),
+		gauge("partitions", "Replicas on this broker.", func() float64 { return float64(len(m.allPartitions())) }),
+		gauge("leaders", "Partitions that this broker leads.", func() float64 { return float64(m.countLeaders()) }),
+	} {
+		if err := registerer.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func (m *Manager) countLeaders() (n int) {
+	for _, p := range m.allPartitions() {
+		if p.seen.Load().role == core.RoleLeader {
+			n++
+		}
+	}
+	return n
+}

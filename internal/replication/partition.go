@@ -1,0 +1,241 @@
+package replication
+
+import (
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/penstock-io/penstock/internal/metadata"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/replication/core"
+	"github.com/penstock-io/penstock/internal/storage"
+)
+
+// partition is one replica of this broker.
+type partition struct {
+	tp  model.TopicPartition
+	log *storage.Log
+
+	// What readers see without the lock.
+	seen      atomic.Pointer[roleView]
+	hw        atomic.Int64
+	needsTick atomic.Bool
+
+	watch watchers
+
+	mu       sync.Mutex
+	replica  *core.Replica
+	settings metadata.TopicSettings
+	waiting  waitQueue
+	subs     []*serverSub // subscriptions that this leader serves
+	fetcher  *fetcher     // whom this follower fetches from
+	closed   bool
+	stopped  *model.Error // why the replica stopped for good
+	// checkpointed is the HighWatermark that was noted last.
+	checkpointed int64
+}
+
+// roleView is a role as readers see it. It is never changed.
+type roleView struct {
+	role        core.Role
+	leader      model.NodeID
+	leaderEpoch model.LeaderEpoch
+	ready       bool // offset look-ups may be answered (R4)
+}
+
+// effects is what a step asks for once the partition's lock is released.
+type effects struct {
+	done     []completion
+	wake     bool // readers look again
+	proposal *core.Proposal
+	fetch    *fetcher // whose sender looks at the partition
+	sync     bool     // the log wants a sync
+	failed   error    // the disk failed
+}
+
+// completion is the end of one append.
+type completion struct {
+	done    func(Receipt, error)
+	receipt Receipt
+	err     error
+}
+
+// run lets step change the partition under its lock, does what the core asks for, and then, without the lock, tells
+// those who wait.
+func (m *Manager) run(p *partition, step func(fx *effects) core.Output) {
+	var fx effects
+	p.mu.Lock()
+	if !p.closed {
+		m.apply(p, step(&fx), &fx)
+	}
+	p.mu.Unlock()
+	m.settle(p, &fx)
+}
+
+// apply does what an Output asks for, in its order. The caller holds p.mu.
+func (m *Manager) apply(p *partition, out core.Output, fx *effects) {
+	if out.AssignEpoch {
+		if err := p.log.AssignEpochStart(p.replica.LeaderEpoch(), out.EpochStart); err != nil {
+			m.logFailed(p, "assign the start of leader epoch", err, fx)
+			return
+		}
+	}
+	if out.RoleChanged {
+		m.roleChanged(p, fx)
+	}
+	if out.Truncate || out.Restart {
+		m.cut(p, out, fx)
+	}
+	if out.PositionMoved {
+		p.waiting.complete(p, acksLeader, out.Position, fx)
+	}
+	if out.HighWatermarkMoved {
+		p.hw.Store(out.HighWatermark)
+		p.waiting.complete(p, acksAll, out.HighWatermark, fx)
+		fx.wake = true
+	}
+	if out.LogStartMoved {
+		if err := p.log.Trim(out.LogStart); err != nil {
+			m.opts.Logger.Warn("following the leader's log start failed, it is tried again", "partition", p.tp.String(), "error", err)
+		}
+	}
+	if out.Propose {
+		proposal := out.Proposal
+		fx.proposal = &proposal
+	}
+	if out.FollowersReady {
+		for _, s := range p.subs {
+			s.stream.markReady(s)
+		}
+	}
+	if out.Stopped != nil {
+		p.stopped = out.Stopped
+		m.metrics.diverged.Inc()
+		m.opts.Logger.Error("the partition stops: committed records differ from the leader's",
+			"partition", p.tp.String(), "error", out.Stopped)
+	}
+	m.refresh(p, fx)
+}
+
+// refresh updates what is seen without the lock.
+func (m *Manager) refresh(p *partition, fx *effects) {
+	view := roleView{
+		role: p.replica.Role(), leader: p.replica.Leader(), leaderEpoch: p.replica.LeaderEpoch(), ready: p.replica.LookupReady(),
+	}
+	if old := p.seen.Load(); old == nil || *old != view {
+		p.seen.Store(&view)
+		fx.wake = true
+	}
+	needsTick := p.replica.NeedsTick() || p.waiting.len() > 0
+	if needsTick != p.needsTick.Load() {
+		p.needsTick.Store(needsTick)
+	}
+}
+
+// roleChanged drops what belonged to the old role. The caller holds p.mu.
+func (m *Manager) roleChanged(p *partition, fx *effects) {
+	m.opts.Logger.Debug("role changed", "partition", p.tp.String(), "replica", p.replica.String())
+	for _, s := range p.subs {
+		s.stream.drop(s)
+	}
+	p.subs = nil
+	if p.replica.Role() != core.RoleLeader {
+		p.waiting.failAll(fx, model.Errorf(model.CodeNotLeaderForPartition,
+			"broker %d lost the leadership of %s before the batch was acknowledged; retry with the same producer id and sequence at the new leader",
+			m.opts.NodeID, p.tp))
+	}
+	if damage := p.log.Damage(); damage != nil && p.replica.Role() == core.RoleFollower {
+		if err := discard(p.log, damage.From); err != nil {
+			m.logFailed(p, "put damaged files aside", err, fx)
+			return
+		}
+		p.replica.Truncated(p.logState())
+	}
+}
+
+// cut truncates or restarts the log. The caller holds p.mu.
+func (m *Manager) cut(p *partition, out core.Output, fx *effects) {
+	var err error
+	what := "truncate"
+	before := p.log.LogEndOffset()
+	if out.Restart {
+		what = "restart"
+		err = p.log.Reset(out.RestartAt, nil)
+	} else {
+		_, err = p.log.TruncateTo(out.TruncateTo)
+	}
+	if err != nil {
+		m.logFailed(p, what, err, fx)
+		return
+	}
+	p.replica.Truncated(p.logState())
+	if after := p.log.LogEndOffset(); after < before || out.Restart {
+		m.metrics.truncations.Inc()
+		m.opts.Logger.Info("log cut to agree with its leader", "partition", p.tp.String(), "leader", p.replica.Leader(),
+			"leader_epoch", p.replica.LeaderEpoch(), "from", before, "to", after)
+	}
+	p.hw.Store(p.replica.Log().HighWatermark)
+}
+
+// logState reads where the log stands. The caller holds p.mu.
+func (p *partition) logState() core.LogState {
+	return core.LogState{
+		Start: p.log.LogStartOffset(), End: p.log.LogEndOffset(), Durable: p.log.DurableEnd(),
+		HighWatermark: p.log.CheckpointedHighWatermark(),
+	}
+}
+
+// logFailed takes a partition out of service whose log refuses to go on. The caller holds p.mu.
+func (m *Manager) logFailed(p *partition, what string, err error, fx *effects) {
+	m.opts.Logger.Error("the log failed, its partition goes offline", "partition", p.tp.String(), "doing", what, "error", err)
+	if errors.Is(err, storage.ErrSyncFailed) || errors.Is(err, storage.ErrJournalFailed) || errors.Is(err, storage.ErrLogFailed) {
+		fx.failed = err
+	}
+	m.apply(p, p.replica.Offline(), fx)
+}
+
+// settle does what a step left to be done without the lock.
+func (m *Manager) settle(p *partition, fx *effects) {
+	if fx.sync {
+		m.requestSync(p.log)
+	}
+	if fx.fetch != nil {
+		fx.fetch.markReady(p)
+	}
+	if fx.proposal != nil {
+		m.proposals.add(p, *fx.proposal)
+	}
+	for i := range fx.done {
+		fx.done[i].done(fx.done[i].receipt, fx.done[i].err)
+	}
+	if fx.wake {
+		p.watch.wake(p.hw.Load())
+	}
+	if fx.failed != nil {
+		m.diskFailed(fx.failed)
+	}
+}
+
+func (m *Manager) requestSync(log *storage.Log) {
+	m.mu.RLock()
+	syncer := m.syncer
+	m.mu.RUnlock()
+	if syncer != nil {
+		syncer.Request(log)
+	}
+}
+
+// discard puts the damaged files of a log aside, from offset on.
+func discard(log any, offset int64) error {
+	switch d := log.(type) {
+	case interface{ DiscardFrom(offset int64) error }:
+		return d.DiscardFrom(offset)
+	case interface {
+		DiscardFrom(offset int64) (int64, error)
+	}:
+		_, err := d.DiscardFrom(offset)
+		return err
+	default:
+		return storage.ErrCorruptLog
+	}
+}

@@ -1,0 +1,98 @@
+package replication
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/penstock-io/penstock/api/gen/internalv1"
+	"github.com/penstock-io/penstock/internal/lifecycle"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/storage"
+)
+
+// recovered is a log that was found at start.
+type recovered struct {
+	log    *storage.Log
+	report storage.RecoveryReport
+}
+
+// Recover opens all logs of the directory, before the broker registers. lost names the replicas that must give up their
+// seats in ISR and ELR, with the reason, ordered by topic id and partition. It is called once, before Start.
+func (m *Manager) Recover(ctx context.Context) (lost []*internalv1.ReplicaState, err error) {
+	tps, err := m.opts.Dir.Logs()
+	if err != nil {
+		return nil, fmt.Errorf("list the logs: %w", err)
+	}
+	for _, tp := range m.opts.Dir.Report().MissingLogs {
+		lost = append(lost, lostSeat(tp, "the log is gone"))
+	}
+	if lost, err = m.openLogs(ctx, tps, lost); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(lost, func(a, b *internalv1.ReplicaState) int {
+		return cmp.Or(slices.Compare(a.GetTopicId(), b.GetTopicId()), cmp.Compare(a.GetPartition(), b.GetPartition()))
+	})
+	return lost, nil
+}
+
+// openLogs opens logs a few at a time.
+func (m *Manager) openLogs(ctx context.Context, tps []model.TopicPartition, lost []*internalv1.ReplicaState) ([]*internalv1.ReplicaState, error) {
+	var mu sync.Mutex
+	var next atomic.Int64
+	group := lifecycle.New(ctx, "recovery", m.opts.Logger)
+	for range min(len(tps), 2*runtime.GOMAXPROCS(0)) {
+		group.Go("opener", func(ctx context.Context) error {
+			for {
+				i := int(next.Add(1)) - 1
+				if i >= len(tps) {
+					return nil
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
+				log, report, err := m.opts.Dir.OpenLog(tps[i], storage.Config{})
+				if err != nil {
+					return fmt.Errorf("open log %s: %w", tps[i], err)
+				}
+				mu.Lock()
+				m.found[tps[i]] = recovered{log: log, report: report}
+				if report.LostData() {
+					reason := lostReason(report)
+					m.opts.Logger.Warn("the replica gives up its seat", "partition", tps[i].String(), "reason", reason)
+					lost = append(lost, lostSeat(tps[i], reason))
+				}
+				done := len(m.found)
+				mu.Unlock()
+				if done%1000 == 0 {
+					m.opts.Logger.Info("recovering logs", "done", done, "of", len(tps))
+				}
+			}
+		})
+	}
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	return lost, ctx.Err()
+}
+
+func lostSeat(tp model.TopicPartition, reason string) *internalv1.ReplicaState {
+	return &internalv1.ReplicaState{TopicId: tp.TopicID.Bytes(), Partition: tp.Partition, SeatLostReason: reason}
+}
+
+func lostReason(r storage.RecoveryReport) string {
+	switch {
+	case r.Damage != nil:
+		return fmt.Sprintf("damaged from offset %d on, in %s at %d: %s", r.Damage.From, r.Damage.File, r.Damage.Position, r.Damage.Reason)
+	case r.Cut == storage.CutMore:
+		return fmt.Sprintf("%d bytes behind offset %d were cut, more than an unfinished batch", r.CutBytes, r.LogEndOffset)
+	case r.LostBelowRecoveryPoint():
+		return fmt.Sprintf("the log ends at %d, below its recovery point %d", r.LogEndOffset, r.RecoveryPoint)
+	default:
+		return fmt.Sprintf("the log ends at %d, below its high watermark %d", r.LogEndOffset, r.HighWatermark)
+	}
+}
