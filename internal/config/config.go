@@ -15,6 +15,7 @@ type Config struct {
 	Controllers []Voter // configured voters by id; never empty
 	Rack        string
 	DataDir     string
+	PIDFile     string // empty for none
 
 	ClientListeners []ClientListener // at least one; names are unique
 	PeerListener    Listener

@@ -49,6 +49,10 @@ var keys = []Key{
 		Doc: "Directory of all data of the node.",
 	},
 	{
+		Name: "pid.file", Kind: KindPath, set: func(c *Config, v string) error { c.PIDFile = v; return nil },
+		Doc: "File that holds the number of the process while the node runs.",
+	},
+	{
 		Name: "listen.client", Kind: KindList, Default: "127.0.0.1:9092", set: setClientListeners,
 		Doc: "Listeners for clients as name=host:port; one without a name is called client.",
 	},

@@ -3,11 +3,16 @@ package config
 import "fmt"
 
 func unknownKey(name string) error {
+	return fmt.Errorf("no such key; did you mean %s?", NearestKey(name))
+}
+
+// NearestKey returns the name of the key that is spelled most like name.
+func NearestKey(name string) string {
 	names := make([]string, 0, len(keys))
 	for _, key := range keys {
 		names = append(names, key.Name)
 	}
-	return fmt.Errorf("no such key; did you mean %s?", nearest(name, names))
+	return nearest(name, names)
 }
 
 // nearest returns the candidate with the smallest edit distance, the first of equals.
