@@ -46,7 +46,7 @@ func BenchmarkAppend64KiB(b *testing.B) {
 func BenchmarkPwritev64KiB(b *testing.B) {
 	f, err := os.Create(filepath.Join(b.TempDir(), "a"))
 	must(b, err)
-	fd, position, bufs := int(f.Fd()), int64(0), benchVector() //nolint:gosec // a descriptor
+	fd, position, bufs := int(f.Fd()), int64(0), benchVector()
 	if err := f.Truncate(benchSpan); err != nil {
 		b.Fatal(err)
 	}

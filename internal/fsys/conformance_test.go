@@ -175,8 +175,14 @@ func conformRead(t *testing.T, disk FS, dir string) {
 		want string
 		err  error
 	}{
-		{0, 10, "0123456789", nil}, {3, 4, "3456", nil}, {8, 4, "89", io.EOF}, {10, 1, "", io.EOF}, {99, 1, "", io.EOF},
-		{10, 0, "", nil}, {99, 0, "", nil}, {0, 0, "", nil},
+		{0, 10, "0123456789", nil},
+		{3, 4, "3456", nil},
+		{8, 4, "89", io.EOF},
+		{10, 1, "", io.EOF},
+		{99, 1, "", io.EOF},
+		{10, 0, "", nil},
+		{99, 0, "", nil},
+		{0, 0, "", nil},
 	} {
 		p := make([]byte, c.len)
 		n, err := f.ReadAt(p, c.at)

@@ -151,8 +151,10 @@ func (h *nameHistory) step(t *rapid.T) {
 	}
 	touched := []string{name}
 	var err error
-	switch rapid.SampledFrom([]string{"sync all", "sync", "sync", "mkdir", "remove", "remove all", "rename", "rename",
-		"rename", "rename", "create", "create"}).Draw(t, "operation") {
+	switch rapid.SampledFrom([]string{
+		"sync all", "sync", "sync", "mkdir", "remove", "remove all", "rename", "rename",
+		"rename", "rename", "create", "create",
+	}).Draw(t, "operation") {
 	case "sync all":
 		h.syncAll(t)
 		return

@@ -280,7 +280,7 @@ func TestSyncTakesEarlierChangesAlong(t *testing.T) {
 			wantOutcomes(t, outcomes(t, disk, func(found *Mem) string {
 				var where []string
 				for _, line := range strings.Split(dump(found, "/"), "\n") {
-					if file, rest, ok := strings.Cut(line, " "); ok && strings.HasSuffix(rest, " 31") {
+					if file, rest, ok := strings.Cut(line, " "); ok && strings.HasSuffix(rest, " 1*31") {
 						where = append(where, file)
 					}
 				}

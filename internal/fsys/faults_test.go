@@ -57,6 +57,20 @@ func script(seed uint64, plan func(*Mem)) string {
 	return log.String()
 }
 
+// runs describes bytes exactly: how many of which, in order.
+func runs(b []byte) string {
+	var s strings.Builder
+	for len(b) > 0 {
+		rest := bytes.TrimLeft(b, string(b[:1]))
+		if b[0] >= 0x80 { // not a character of its own
+			rest = b[1:]
+		}
+		fmt.Fprintf(&s, " %d*%02x", len(b)-len(rest), b[0])
+		b = rest
+	}
+	return s.String()
+}
+
 // dump describes all that a file system holds.
 func dump(disk FS, dir string) string {
 	var s strings.Builder
@@ -74,7 +88,7 @@ func dump(disk FS, dir string) string {
 			_, err = f.ReadAt(b, 0)
 			err = errors.Join(err, f.Close())
 		}
-		fmt.Fprintf(&s, "%s %d %v %x\n", name, i.Size, err, b)
+		fmt.Fprintf(&s, "%s %d %v%s\n", name, i.Size, err, runs(b))
 	}
 	return s.String()
 }

@@ -61,7 +61,7 @@ func NewMem(seed uint64, options MemOptions) *Mem {
 // seed starts the random numbers.
 func (d *disk) seed(seed uint64) {
 	d.pcg = rand.NewPCG(seed, 0x70656e73746f636b)
-	d.rng = rand.New(d.pcg) //nolint:gosec // faults must be reproducible
+	d.rng = rand.New(d.pcg)
 }
 
 // Crash cuts the power: it ends this incarnation, whose operations and handles return ErrCrashed from now on, and returns

@@ -68,7 +68,7 @@ func (c *content) extend(size int64) {
 	}
 	c.cached = grow(c.cached, int(size))
 	for len(c.pages) < pageCount(size) {
-		c.pages = append(c.pages, page{})
+		c.pages = append(c.pages, page{kind: pageClean})
 	}
 }
 
@@ -115,7 +115,7 @@ func (c *content) sync() {
 	for i := range c.pages {
 		if c.pages[i].kind == pageDirty {
 			c.land(i)
-			c.pages[i] = page{}
+			c.pages[i] = page{kind: pageClean}
 		}
 	}
 }
@@ -150,7 +150,7 @@ func (c *content) failSync(rng *rand.Rand, revert bool) {
 	for k, i := range dirty {
 		if k != victim && rng.IntN(2) == 0 {
 			c.land(i)
-			c.pages[i] = page{}
+			c.pages[i] = page{kind: pageClean}
 			continue
 		}
 		c.pages[i] = page{kind: pageDropped}
@@ -167,7 +167,7 @@ func (c *content) revert(i int) {
 	if start < len(c.durable) {
 		copy(c.cached[start:end], c.durable[start:])
 	}
-	c.pages[i] = page{}
+	c.pages[i] = page{kind: pageClean}
 }
 
 // crash turns the contents into what a power loss leaves of them. Each dirty page was written, or was written as it
@@ -197,8 +197,10 @@ func (c *content) crash(rng *rand.Rand) {
 	if len(out) < len(c.cached) && rng.IntN(4) == 0 {
 		out = grow(out, len(c.cached))
 	}
-	*c = content{cached: out, durable: append([]byte(nil), out...), pages: make([]page, pageCount(int64(len(out)))),
-		cutTo: -1, bad: c.bad}
+	*c = content{
+		cached: out, durable: append([]byte(nil), out...), pages: make([]page, pageCount(int64(len(out)))),
+		cutTo: -1, bad: c.bad,
+	}
 }
 
 // unreadable returns how many of n bytes at an offset can be read before an unreadable range begins, and whether one

@@ -32,7 +32,7 @@ const (
 )
 
 // opNames are the names used in errors.
-var opNames = [...]string{ //nolint:gochecknoglobals // constant table
+var opNames = [...]string{
 	OpCreate: "create", OpOpen: "open", OpMkdirAll: "mkdir", OpRemove: "remove", OpRemoveAll: "remove",
 	OpRename: "rename", OpSyncDir: "sync directory", OpSyncFS: "sync file system of", OpList: "list", OpStat: "stat",
 	OpLock: "lock", OpFreeBytes: "free space of", OpRead: "read", OpAppend: "append", OpTruncate: "truncate",

@@ -189,7 +189,7 @@ func (t *tree) sync(wanted func(*change) bool) {
 	t.pending = kept
 }
 
-// closure marks the wanted changes and, before each, the earlier ones of the same node or name; for the removal of a
+// closure marks the wanted changes and, before each, the earlier ones of the same names; for the removal of a
 // directory all of that directory; for a rename those that make its target reachable. Without them a file that had a durable
 // name could end without any.
 func (t *tree) closure(wanted func(*change) bool) []bool {
@@ -203,8 +203,7 @@ func (t *tree) closure(wanted func(*change) bool) []bool {
 		renames, removesDir := c.addDir != nil && c.dropDir != nil, c.addDir == nil && c.node.dir
 		reach[i] = reach[i] || renames
 		for j, earlier := range t.pending[:i] {
-			if earlier.node == c.node || earlier.sharesName(c) || renames && c.node.dir ||
-				removesDir && earlier.touches(c.node) {
+			if earlier.sharesName(c) || renames && c.node.dir || removesDir && earlier.touches(c.node) {
 				forced[j] = true
 			}
 			if reach[i] && earlier.node == c.addDir {

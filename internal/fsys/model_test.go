@@ -320,7 +320,7 @@ func (p *plain) dump(s *strings.Builder, dir string) {
 			p.dump(s, name)
 		default:
 			b := p.files[name].bytes
-			fmt.Fprintf(s, "%s %d %v %x\n", name, len(b), nil, b)
+			fmt.Fprintf(s, "%s %d %v%s\n", name, len(b), nil, runs(b))
 		}
 	}
 }

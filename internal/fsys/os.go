@@ -103,7 +103,7 @@ func fileInfo(info fs.FileInfo) FileInfo {
 // heldLocks are the lock files that this process holds, by absolute path. The system's own lock excludes other
 // processes everywhere, but other holders of this one only where it belongs to the open file; network file systems
 // tie it to the process.
-var heldLocks struct { //nolint:gochecknoglobals // a lock file is a resource of the process
+var heldLocks struct {
 	sync.Mutex
 	paths map[string]bool
 }
@@ -153,7 +153,7 @@ func (l *osLock) Close() error {
 // lockFile opens and locks a file until the name it locked is the file that bears the name.
 func lockFile(name string) (*os.File, error) {
 	for {
-		file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode) //nolint:gosec // the caller's own data path
+		file, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, fileMode)
 		if err != nil {
 			return nil, err
 		}
@@ -201,7 +201,7 @@ type osFile struct {
 
 // openOS opens a file and puts the append position at its end.
 func openOS(op, name string, flags int) (File, error) {
-	file, err := os.OpenFile(name, flags, fileMode) //nolint:gosec // the caller's own data path
+	file, err := os.OpenFile(name, flags, fileMode)
 	if err != nil {
 		return nil, opError(op, name, err)
 	}

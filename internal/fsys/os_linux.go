@@ -23,7 +23,7 @@ func preallocate(_ *os.File, conn syscall.RawConn, now, size int64) error {
 
 // syncHandles keeps one open directory a file system for SyncFS, by device. The kernel reports an error of background
 // write-back once to every open file; a handle opened anew after another process was told would hear nothing of it.
-var syncHandles struct { //nolint:gochecknoglobals // file systems belong to the machine
+var syncHandles struct {
 	sync.Mutex
 	byDevice map[uint64]*os.File
 }

@@ -34,7 +34,7 @@ type vectorAppend struct {
 // init binds the function that borrows the descriptor.
 func (v *vectorAppend) init(*os.File) {
 	v.run = func(fd uintptr) {
-		v.n, v.scratch, v.err = writeVector(unix.Pwritev, int(fd), v.bufs, v.offset, v.scratch) //nolint:gosec // a descriptor
+		v.n, v.scratch, v.err = writeVector(unix.Pwritev, int(fd), v.bufs, v.offset, v.scratch)
 	}
 }
 
@@ -87,7 +87,7 @@ func writeVector(pw pwritev, fd int, bufs [][]byte, offset int64, scratch [][]by
 func control(conn syscall.RawConn, call func(fd int) error) error {
 	var result error
 	err := conn.Control(func(fd uintptr) {
-		result = retryInterrupted(func() error { return call(int(fd)) }) //nolint:gosec // a descriptor
+		result = retryInterrupted(func() error { return call(int(fd)) })
 	})
 	if err != nil {
 		return fs.ErrClosed // the only reason not to lend the descriptor
@@ -115,7 +115,7 @@ func syncDir(dir string) error {
 
 // openDir opens a directory and nothing else.
 func openDir(dir string) (*os.File, error) {
-	return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0) //nolint:gosec // the caller's own data path
+	return os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 }
 
 // lockHandle locks an open file, or says ErrLocked. The lock belongs to the open file: it goes with its last descriptor.
@@ -137,5 +137,5 @@ func freeBytes(dir string) (int64, error) {
 	if err := retryInterrupted(func() error { return unix.Statfs(dir, &stat) }); err != nil {
 		return 0, err
 	}
-	return int64(stat.Bavail) * blockSize(&stat), nil //nolint:gosec // block counts of real devices fit
+	return int64(stat.Bavail) * blockSize(&stat), nil
 }

@@ -94,7 +94,7 @@ func TestLockExcludesProcesses(t *testing.T) {
 		return
 	}
 	name := filepath.Join(t.TempDir(), ".lock")
-	holder := exec.Command(os.Args[0], "-test.run=^TestLockExcludesProcesses$") //nolint:gosec // this very binary
+	holder := exec.Command(os.Args[0], "-test.run=^TestLockExcludesProcesses$")
 	holder.Env = append(os.Environ(), lockHelper+"="+name)
 	holder.Stderr = os.Stderr
 	in, err := holder.StdinPipe()

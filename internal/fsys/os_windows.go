@@ -82,5 +82,5 @@ func freeBytes(dir string) (int64, error) {
 	if err := windows.GetDiskFreeSpaceEx(name, &free, nil, nil); err != nil {
 		return 0, err
 	}
-	return int64(free), nil //nolint:gosec // sizes of real devices fit
+	return int64(free), nil
 }
