@@ -183,8 +183,12 @@ func (ed *edit) registration(r *internalv1.BrokerRegistrationRecord) error {
 		b.Fenced, b.Stopping, b.WasUnfenced = s.GetFenced(), s.GetStopping(), s.GetWasUnfenced()
 	}
 	at, found := slices.BinarySearchFunc(ed.img.brokers, b.ID, compareBroker)
-	if found && (ed.restoring || ed.changes.brokers[b.ID]) {
-		return invalid("broker %d is registered twice", b.ID)
+	if found {
+		old := ed.img.brokers[at]
+		if old.Epoch >= b.Epoch {
+			return invalid("broker %d is registered twice, with epochs %d and %d", b.ID, old.Epoch, b.Epoch)
+		}
+		b.PreviousEpoch = old.lastUnfenced()
 	}
 	ed.copyBrokers()
 	if found {

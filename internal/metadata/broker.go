@@ -17,16 +17,18 @@ type Listener struct {
 
 // Broker is a registered broker. It is immutable; its slices must not be changed.
 type Broker struct {
-	ID              model.NodeID
-	Epoch           model.BrokerEpoch // metadata offset of the entry that registered it
-	IncarnationID   model.UUID        // of the process
-	DirectoryID     model.UUID        // of its data directory
-	Listeners       []Listener
-	PeerAddress     string // host:port
-	Rack            string // empty where none is configured
-	Fenced          bool   // may neither lead nor join an in-sync set
-	Stopping        bool   // asked for a clean stop: gets no leadership
-	WasUnfenced     bool   // was unfenced at least once since it registered
+	ID            model.NodeID
+	Epoch         model.BrokerEpoch // metadata offset of the entry that registered it
+	IncarnationID model.UUID        // of the process
+	DirectoryID   model.UUID        // of its data directory
+	Listeners     []Listener
+	PeerAddress   string // host:port
+	Rack          string // empty where none is configured
+	Fenced        bool   // may neither lead nor join an in-sync set
+	Stopping      bool   // asked for a clean stop: gets no leadership
+	WasUnfenced   bool   // was unfenced at least once since it registered
+	// PreviousEpoch is that of the last registration before this one that was unfenced; NoBrokerEpoch where there is none.
+	PreviousEpoch   model.BrokerEpoch
 	MinFeatureLevel int32
 	MaxFeatureLevel int32
 }
@@ -69,6 +71,7 @@ func brokerFromRecord(r *internalv1.BrokerRegistrationRecord, epoch model.Broker
 		PeerAddress:     r.GetPeerAddress(),
 		Rack:            r.GetRack(),
 		Fenced:          true,
+		PreviousEpoch:   model.NoBrokerEpoch,
 		MinFeatureLevel: r.GetMinFeatureLevel(),
 		MaxFeatureLevel: r.GetMaxFeatureLevel(),
 	}
@@ -80,7 +83,22 @@ func brokerFromRecord(r *internalv1.BrokerRegistrationRecord, epoch model.Broker
 	return b, nil
 }
 
-// Record returns the record that restores the broker, with its state, as snapshots carry it.
+// lastUnfenced is the epoch of the last registration, this one included, that was unfenced.
+func (b *Broker) lastUnfenced() model.BrokerEpoch {
+	if b.WasUnfenced {
+		return b.Epoch
+	}
+	return b.PreviousEpoch
+}
+
+// earlier returns the record by which snapshots carry PreviousEpoch: the earlier registration, of which nothing else matters.
+func (b *Broker) earlier() *internalv1.BrokerRegistrationRecord {
+	r := b.record()
+	r.Restored = &internalv1.BrokerState{BrokerEpoch: int64(b.PreviousEpoch), Fenced: true, WasUnfenced: true}
+	return r
+}
+
+// record returns the record that restores the broker, with its state, as snapshots carry it.
 func (b *Broker) record() *internalv1.BrokerRegistrationRecord {
 	r := &internalv1.BrokerRegistrationRecord{
 		BrokerId:        int32(b.ID),

@@ -28,6 +28,11 @@ func (i *Image) Snapshot() *internalv1.MetadataSnapshot {
 		}})
 	}
 	for _, b := range i.brokers {
+		if b.PreviousEpoch != model.NoBrokerEpoch {
+			s.Records = append(s.Records, &internalv1.MetadataRecord{Kind: &internalv1.MetadataRecord_BrokerRegistration{
+				BrokerRegistration: b.earlier(),
+			}})
+		}
 		s.Records = append(s.Records, &internalv1.MetadataRecord{Kind: &internalv1.MetadataRecord_BrokerRegistration{
 			BrokerRegistration: b.record(),
 		}})
