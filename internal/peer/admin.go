@@ -67,9 +67,12 @@ func (c *Controllers) AllocateProducerIDs(
 }
 
 // ReportDeleted tells the active controller which topics' data is gone; repeating it is safe.
-func (c *Controllers) ReportDeleted(ctx context.Context, req *internalv1.ReportDeletedRequest) error {
-	return c.call(ctx, false, func(ctx context.Context, to internalv1.ControllerServiceClient) error {
-		_, err := to.ReportDeleted(ctx, req)
+func (c *Controllers) ReportDeleted(
+	ctx context.Context, req *internalv1.ReportDeletedRequest,
+) (resp *internalv1.ReportDeletedResponse, err error) {
+	err = c.call(ctx, false, func(ctx context.Context, to internalv1.ControllerServiceClient) (err error) {
+		resp, err = to.ReportDeleted(ctx, req)
 		return err
 	})
+	return resp, err
 }

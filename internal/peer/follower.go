@@ -9,6 +9,7 @@ import (
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/internal/config"
+	"github.com/penstock-io/penstock/internal/controller"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/metadata"
 	"github.com/penstock-io/penstock/internal/model"
@@ -138,4 +139,30 @@ func load(loader *metadata.Loader, frame *internalv1.FollowMetadataResponse) err
 		return fmt.Errorf("load metadata entries: %w", err)
 	}
 	return nil
+}
+
+// FollowLocal keeps the loader up with the metadata log of the controller in this process, in a goroutine of group. Metadata
+// that this version does not understand fails the group.
+func FollowLocal(local *controller.Controller, loader *metadata.Loader, controllers *Controllers, group *lifecycle.Group) {
+	group.Go("metadata", func(ctx context.Context) error {
+		feed := local.Follow(loader.Image().Offset())
+		for {
+			frame, err := feed.Next(ctx)
+			if err != nil {
+				if ctx.Err() != nil || model.IsCode(err, model.CodeShuttingDown) {
+					return nil
+				}
+				return fmt.Errorf("follow the metadata of the own controller: %w", err)
+			}
+			if frame.Snapshot != nil {
+				if err := loader.LoadSnapshot(frame.Snapshot); err != nil {
+					return fmt.Errorf("load a metadata snapshot: %w", err)
+				}
+			}
+			if err := loader.LoadEntries(frame.Entries...); err != nil {
+				return fmt.Errorf("load metadata entries: %w", err)
+			}
+			controllers.Learn(frame.ControllerID, frame.ControllerAddress)
+		}
+	})
 }

@@ -1,0 +1,58 @@
+package peer
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/penstock-io/penstock/api/gen/internalv1"
+	"github.com/penstock-io/penstock/internal/metadata"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/replication"
+	"github.com/penstock-io/penstock/internal/wire"
+)
+
+// Endpoint reaches the brokers that lead partitions; it is replication.LeaderEndpoint.
+type Endpoint struct{ conns *Conns }
+
+var _ replication.LeaderEndpoint = Endpoint{}
+
+// NewEndpoint returns an endpoint over the connections.
+func NewEndpoint(conns *Conns) Endpoint { return Endpoint{conns} }
+
+// OpenReplicaStream opens a replica stream to a broker and sends hello in its first request. Catch-up traffic has a connection
+// of its own. The stream ends when ctx does.
+func (e Endpoint) OpenReplicaStream(
+	ctx context.Context, leader *metadata.Broker, hello *internalv1.ReplicaHello,
+) (replication.ReplicaStream, error) {
+	purpose := PurposeReplication
+	if hello.GetCatchUp() {
+		purpose = PurposeCatchUp
+	}
+	if leader.PeerAddress == "" {
+		return nil, model.Errorf(model.CodeBrokerNotAvailable, "broker %d has no peer address", leader.ID)
+	}
+	conn, err := e.conns.Get(purpose, leader.PeerAddress)
+	if err != nil {
+		return nil, err
+	}
+	if err := awaitReady(ctx, conn, leader.PeerAddress); err != nil {
+		return nil, err
+	}
+	raw, err := internalv1.NewReplicaServiceClient(conn).Replicate(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open a replica stream to broker %d: %w", leader.ID, wire.FromStatus(err))
+	}
+	stream := replicaStream{wire.ReplicateClientStream{ClientStream: raw}}
+	if err := stream.Send(&internalv1.ReplicateRequest{Hello: hello}); err != nil {
+		return nil, fmt.Errorf("greet broker %d: %w", leader.ID, err)
+	}
+	return stream, nil
+}
+
+// replicaStream translates what the leader ended the stream with.
+type replicaStream struct{ wire.ReplicateClientStream }
+
+// Recv receives the next frame; the caller owns its payload.
+func (s replicaStream) Recv(m *wire.ReplicateResponse) error {
+	return wire.FromStatus(s.ReplicateClientStream.Recv(m))
+}
