@@ -22,14 +22,14 @@ func padded(state []byte, i int) []byte {
 	return p
 }
 
-// TestCrashContents: after a crash each page is as it was at some moment since the last sync, and the size lies between
-// the smallest and the largest since.
+// TestCrashContents: after a crash each page is as it was at some moment since the last sync before which none had failed,
+// and the size lies between the smallest and the largest since.
 func TestCrashContents(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		disk := NewMem(rapid.Uint64().Draw(t, "seed"), MemOptions{})
 		f := durableFile(t, disk, "a")
 		states := [][]byte{{}} // at the last sync and after each change since
-		number := 0
+		number, failed := 0, false
 		change := func(op func() error) {
 			if err := op(); err != nil {
 				t.Fatal(err)
@@ -39,14 +39,23 @@ func TestCrashContents(t *testing.T) {
 		for range rapid.IntRange(0, 20).Draw(t, "operations") {
 			size, err := f.Size()
 			must(t, err)
-			switch rapid.IntRange(0, 8).Draw(t, "operation") {
+			switch rapid.IntRange(0, 10).Draw(t, "operation") {
 			case 0:
 				change(func() error { return f.Truncate(rapid.Int64Range(0, size).Draw(t, "size")) })
 			case 1:
 				change(func() error { return f.Preallocate(size + rapid.Int64Range(0, 10_000).Draw(t, "growth")) })
 			case 2:
 				must(t, f.SyncData())
-				states = [][]byte{readAll(t, f)}
+				if !failed {
+					states = [][]byte{readAll(t, f)}
+				}
+			case 4: // from now on no sync says that what was written before is there
+				failed = failed || rapid.IntRange(0, 3).Draw(t, "fails") == 0
+				if failed {
+					disk.FailAt(disk.Ops()+1, errors.New("the device is gone"))
+					wantIs(t, f.SyncData(), ErrSyncFailed)
+					states = append(states, readAll(t, f))
+				}
 			case 3: // somebody else's crash point: the page cache stays
 				disk = disk.CrashProcess()
 				f = open(t, disk, "a")

@@ -29,6 +29,12 @@
 // and make nothing durable. A failed append has written any part of its bytes and says how many; so has one that does
 // not fit into the capacity. All other failed operations do nothing. Flip and BreakRead damage the medium.
 //
+// # How tests use it
+//
+// FailAt fails one operation by its number, an Injector by kind and path; CrashAt stops the machine within an operation;
+// counting with Ops first lets a test go through all of them. Clone takes the state as it is, so that one state can be
+// crashed under many seeds. Stats counts the faults that bit.
+//
 // # What is not modelled
 //
 // Pages torn within themselves other than at the end of an append; a page that a failed sync dropped leaving the cache

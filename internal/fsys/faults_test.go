@@ -250,6 +250,53 @@ func wantFree(t *testing.T, disk FS, want int64) {
 	}
 }
 
+// TestStats: every counter moves with its fault, and only with it.
+func TestStats(t *testing.T) {
+	disk := NewMem(1, MemOptions{})
+	f := create(t, disk, "a", []byte("abc"))
+	must(t, f.SyncData())
+	must(t, disk.SyncDir("/"))
+	if got := disk.Crash().Stats(); got != (MemStats{Crashes: 1}) {
+		t.Fatalf("a crash without anything to lose: %+v", got)
+	}
+	var all MemStats
+	for seed := range uint64(100) {
+		disk = NewMem(seed, MemOptions{})
+		f = durableFile(t, disk, "a", pageOf("A"), pageOf("B"))
+		must(t, f.Truncate(PageSize))
+		for range 2 {
+			_, err := f.Append([]byte("x"))
+			must(t, err)
+		}
+		create(t, disk, "b")
+		g := durableFile(t, disk.Clone(seed), "c", []byte("x"))
+		_, err := g.Append([]byte("y"))
+		must(t, err)
+		twin := g.(*memFile).mem
+		twin.FailAt(twin.Ops()+1, syscall.EIO)
+		wantIs(t, g.SyncData(), ErrSyncFailed)
+		twin.SetCapacity(1)
+		_, err = g.Append([]byte("z"))
+		wantIs(t, err, ErrNoSpace)
+		if got := twin.Stats(); got != (MemStats{Failed: 1, PagesDropped: 1, ShortAppends: 1}) {
+			t.Fatalf("a failed sync and a full device: %+v", got)
+		}
+		got := disk.Crash().Stats()
+		if got.PagesKept+got.PagesLost != 1 || got.NamesKept+got.NamesLost != 1 {
+			t.Fatalf("one page and one name to lose: %+v", got)
+		}
+		all.PagesKept += got.PagesKept
+		all.PagesLost += got.PagesLost
+		all.PagesTorn += got.PagesTorn
+		all.TruncationsUndone += got.TruncationsUndone
+		all.NamesKept += got.NamesKept
+		all.NamesLost += got.NamesLost
+	}
+	if min(all.PagesKept, all.PagesLost, all.PagesTorn, all.TruncationsUndone, all.NamesKept, all.NamesLost) == 0 {
+		t.Fatalf("in 100 crashes: %+v", all)
+	}
+}
+
 func TestFlipAndBreakRead(t *testing.T) {
 	disk := NewMem(1, MemOptions{})
 	f := durableFile(t, disk, "a", []byte("0123456789"))

@@ -47,6 +47,7 @@ type disk struct {
 	crashAt     int64
 	halted      bool // stopped by crashAt
 	injector    Injector
+	stats       MemStats
 }
 
 // NewMem makes an empty file system whose faults are drawn from seed. Whether the pages that a failed sync drops read
@@ -70,7 +71,8 @@ func (m *Mem) Crash() *Mem {
 	d := m.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.tree.crash(d.rng)
+	d.stats.Crashes++
+	d.tree.crash(d.rng, &d.stats)
 	return d.next()
 }
 
@@ -117,14 +119,15 @@ func (m *Mem) begin(op Op, name string) error {
 		d.halted = true
 		return ErrCrashed
 	}
-	if err := d.failAt[d.ops]; err != nil {
-		delete(d.failAt, d.ops)
-		return err
+	err := d.failAt[d.ops]
+	delete(d.failAt, d.ops)
+	if err == nil && d.injector != nil {
+		err = d.injector(op, name)
 	}
-	if d.injector != nil {
-		return d.injector(op, name)
+	if err != nil {
+		d.stats.Failed++
 	}
-	return nil
+	return err
 }
 
 // do runs an operation on a path with the lock held.
@@ -275,7 +278,7 @@ func (d *disk) release(n *node) {
 
 // Rename implements FS.
 func (m *Mem) Rename(oldName, newName string) error {
-	return m.do(OpRename, oldName, func(d *disk, cleaned string) error {
+	err := m.do(OpRename, oldName, func(d *disk, cleaned string) error {
 		target := clean(newName)
 		oldDir, oldBase, err := d.tree.parent(cleaned)
 		if err != nil {
@@ -303,6 +306,7 @@ func (m *Mem) Rename(oldName, newName string) error {
 		}
 		return nil
 	})
+	return opError(OpRename.String(), oldName+" to "+newName, err)
 }
 
 // SyncDir implements FS.
@@ -359,7 +363,7 @@ func (d *disk) failSyncAll() {
 			n.deaf = n.deaf || d.rng.IntN(2) == 0
 			return
 		}
-		n.content.failSync(d.rng, d.reverts)
+		n.content.failSync(d.rng, d.reverts, &d.stats)
 	})
 }
 

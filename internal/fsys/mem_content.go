@@ -135,7 +135,7 @@ func (c *content) bounds(i int) (start, end int) {
 
 // failSync is a sync in which the device failed: of the dirty pages some were written and at least one was not. Those
 // are dropped: they stay in the cache as if they were clean or, with revert, read as the device has them.
-func (c *content) failSync(rng *rand.Rand, revert bool) {
+func (c *content) failSync(rng *rand.Rand, revert bool, stats *MemStats) {
 	c.settleCut()
 	var dirty []int
 	for i := range c.pages {
@@ -153,6 +153,7 @@ func (c *content) failSync(rng *rand.Rand, revert bool) {
 			c.pages[i] = page{kind: pageClean}
 			continue
 		}
+		stats.PagesDropped++
 		c.pages[i] = page{kind: pageDropped}
 		if revert {
 			c.revert(i)
@@ -173,19 +174,27 @@ func (c *content) revert(i int) {
 // crash turns the contents into what a power loss leaves of them. Each dirty page was written, or was written as it
 // stood earlier, or was not, on its own; an unsynced truncation happened or did not; the size covers what was written
 // and may cover all that was in the cache, with zeros.
-func (c *content) crash(rng *rand.Rand) {
+func (c *content) crash(rng *rand.Rand, stats *MemStats) {
 	base := c.durable
 	if c.cutTo >= 0 && rng.IntN(2) == 0 {
 		base = base[:c.cutTo]
+	} else if c.cutTo >= 0 {
+		stats.TruncationsUndone++
 	}
 	out := append(make([]byte, 0, max(len(base), len(c.cached))), base...)
 	odds := pickOdds(rng)
 	for i, p := range c.pages {
-		if p.kind != pageDirty || !odds.hit(rng) {
+		if p.kind != pageDirty {
 			continue
 		}
+		if !odds.hit(rng) {
+			stats.PagesLost++
+			continue
+		}
+		stats.PagesKept++
 		start, end := c.bounds(i)
 		if p.cut > 0 && start+p.cut < end && rng.IntN(4) == 0 {
+			stats.PagesTorn++
 			end = start + p.cut
 		}
 		out = grow(out, end)

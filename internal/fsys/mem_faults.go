@@ -58,6 +58,25 @@ func (m *Mem) SetInjector(hook Injector) {
 	m.disk.injector = hook
 }
 
+// MemStats counts the faults that bit since NewMem or Clone, over all incarnations: a test that means to show what a
+// fault does should see its counter move.
+type MemStats struct {
+	// Crashes counts power losses. Of what was not durable then, PagesKept and PagesLost count the dirty pages that were
+	// and were not found, PagesTorn those kept as they stood earlier, TruncationsUndone the files found with what had
+	// been cut off, NamesKept and NamesLost the creations, removals and renames that had and had not taken place.
+	Crashes, PagesKept, PagesLost, PagesTorn, TruncationsUndone, NamesKept, NamesLost int64
+	// Failed counts operations failed by FailAt or the Injector, PagesDropped the pages that failed syncs dropped,
+	// ShortAppends the appends that wrote less than asked, for whatever reason.
+	Failed, PagesDropped, ShortAppends int64
+}
+
+// Stats returns the counters.
+func (m *Mem) Stats() MemStats {
+	m.disk.mu.Lock()
+	defer m.disk.mu.Unlock()
+	return m.disk.stats
+}
+
 // Ops returns how many operations were begun since NewMem or Clone, failed ones and those of earlier incarnations
 // included.
 func (m *Mem) Ops() int64 {

@@ -106,6 +106,9 @@ func (f *memFile) Append(bufs ...[]byte) (int, error) {
 			err = ErrNoSpace
 		}
 	}
+	if n < total {
+		d.stats.ShortAppends++
+	}
 	f.node.content.write(f.position, bufs, n)
 	d.used += int64(len(f.node.content.cached)) - size
 	f.position += int64(n)
@@ -161,7 +164,7 @@ func (f *memFile) SyncData() error {
 	switch {
 	case blocked || errors.Is(err, ErrCrashed):
 	case err != nil:
-		f.node.content.failSync(d.rng, d.reverts)
+		f.node.content.failSync(d.rng, d.reverts, &d.stats)
 	default:
 		f.node.content.sync()
 	}

@@ -216,12 +216,15 @@ func (t *tree) closure(wanted func(*change) bool) []bool {
 
 // crash turns the tree into what a power loss leaves of it: of the pending changes each took place or did not, as far
 // as the others allow.
-func (t *tree) crash(rng *rand.Rand) {
+func (t *tree) crash(rng *rand.Rand, stats *MemStats) {
 	o := pickOdds(rng)
 	for _, c := range t.pending {
 		if o.hit(rng) && c.possible(t.root) {
+			stats.NamesKept++
 			c.apply()
+			continue
 		}
+		stats.NamesLost++
 	}
 	t.pending = nil
 	t.walk(true, func(n *node) {
@@ -229,7 +232,7 @@ func (t *tree) crash(rng *rand.Rand) {
 	})
 	t.walk(true, func(n *node) {
 		if !n.dir {
-			n.content.crash(rng)
+			n.content.crash(rng, stats)
 			return
 		}
 		n.deaf = false
