@@ -329,6 +329,14 @@ func TestFlipAndBreakRead(t *testing.T) {
 	}
 }
 
+func TestNoPreallocate(t *testing.T) {
+	f := create(t, NewMem(1, MemOptions{NoPreallocate: true}).Clone(2), "a", []byte("abc"))
+	must(t, f.Preallocate(100))
+	if size, err := f.Size(); size != 3 || err != nil {
+		t.Fatalf("size %d, %v", size, err)
+	}
+}
+
 func TestErrorText(t *testing.T) {
 	disk := NewMem(1, MemOptions{Capacity: 1})
 	f := create(t, disk, "a")

@@ -16,6 +16,8 @@ import (
 type MemOptions struct {
 	// Capacity bounds the sum of all file sizes, in bytes; 0 is no bound. SetCapacity changes it later.
 	Capacity int64
+	// NoPreallocate makes Preallocate do nothing, as on systems without the means.
+	NoPreallocate bool
 }
 
 // Mem is a file system in memory that crashes, fails and fills up on demand. It implements FS as one process sees it;
@@ -41,6 +43,7 @@ type disk struct {
 	locks       map[*node]bool
 	used        int64 // the sizes of all files that have a name or a handle
 	capacity    int64
+	noPrealloc  bool
 	reverts     bool // a dropped page reads as the device has it
 	ops         int64
 	failAt      map[int64]error
@@ -53,7 +56,10 @@ type disk struct {
 // NewMem makes an empty file system whose faults are drawn from seed. Whether the pages that a failed sync drops read
 // back from the cache or as the device has them is drawn once, here.
 func NewMem(seed uint64, options MemOptions) *Mem {
-	d := &disk{tree: tree{root: newDir()}, capacity: options.Capacity, locks: make(map[*node]bool)}
+	d := &disk{
+		tree: tree{root: newDir()}, capacity: options.Capacity, noPrealloc: options.NoPreallocate,
+		locks: make(map[*node]bool),
+	}
 	d.seed(seed)
 	d.reverts = d.rng.IntN(2) == 0
 	return &Mem{disk: d}
@@ -103,7 +109,10 @@ func (m *Mem) Clone(seed uint64) *Mem {
 	d := m.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	twin := &disk{tree: d.tree.clone(), capacity: d.capacity, reverts: d.reverts, locks: make(map[*node]bool)}
+	twin := &disk{
+		tree: d.tree.clone(), capacity: d.capacity, noPrealloc: d.noPrealloc, reverts: d.reverts,
+		locks: make(map[*node]bool),
+	}
 	twin.seed(seed)
 	return twin.next()
 }

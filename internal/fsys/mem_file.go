@@ -143,7 +143,7 @@ func (f *memFile) Truncate(size int64) error {
 func (f *memFile) Preallocate(size int64) error {
 	return f.do(OpPreallocate, true, func(d *disk, c *content) error {
 		need := size - int64(len(c.cached))
-		if need <= 0 {
+		if need <= 0 || d.noPrealloc {
 			return nil
 		}
 		if need > d.room() {

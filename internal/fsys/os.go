@@ -102,10 +102,10 @@ func fileInfo(info fs.FileInfo) FileInfo {
 
 // heldLocks are the lock files that this process holds, by absolute path. The system's own lock excludes other
 // processes everywhere, but other holders of this one only where it belongs to the open file; network file systems
-// tie it to the process.
+// tie it to the process. The files are kept here so that a lock whose closer was dropped is held all the same.
 var heldLocks struct {
 	sync.Mutex
-	paths map[string]bool
+	files map[string]*os.File
 }
 
 // osLock is a lock that is held.
@@ -125,17 +125,17 @@ func (osFS) Lock(name string) (io.Closer, error) {
 	}
 	heldLocks.Lock()
 	defer heldLocks.Unlock()
-	if heldLocks.paths[key] {
+	if heldLocks.files[key] != nil {
 		return nil, opError("lock", name, fmt.Errorf("%w (this process holds it)", ErrLocked))
 	}
 	file, err := lockFile(name)
 	if err != nil {
 		return nil, opError("lock", name, err)
 	}
-	if heldLocks.paths == nil {
-		heldLocks.paths = make(map[string]bool)
+	if heldLocks.files == nil {
+		heldLocks.files = make(map[string]*os.File)
 	}
-	heldLocks.paths[key] = true
+	heldLocks.files[key] = file
 	return &osLock{name: name, key: key, file: file}, nil
 }
 
@@ -146,7 +146,7 @@ func (l *osLock) Close() error {
 	}
 	heldLocks.Lock()
 	defer heldLocks.Unlock()
-	delete(heldLocks.paths, l.key)
+	delete(heldLocks.files, l.key)
 	return opError("unlock", l.name, l.file.Close())
 }
 
