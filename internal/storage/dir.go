@@ -1,0 +1,431 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
+)
+
+const (
+	lockName      = ".lock"
+	topicsName    = "topics"
+	deletedSuffix = ".deleted"
+	straySuffix   = ".stray"
+)
+
+// DirOptions is what OpenDir takes besides the path.
+type DirOptions struct {
+	// DirectoryID is given to a directory that is made now; zero draws a random one. The simulator passes its own.
+	DirectoryID model.UUID
+}
+
+// DirReport says what OpenDir found.
+type DirReport struct {
+	// Created says that the directory was empty and was made now: it holds nothing that anybody relied on.
+	Created bool
+	// CleanShutdown is what meta.properties said: every log was closed cleanly and nothing was written since.
+	CleanShutdown bool
+	// JournalDamagedBytes is how much of checkpoints.journal could not be believed: an unfinished last frame, or damage.
+	// What it said before is used; positions there may be older than the truth, never newer.
+	JournalDamagedBytes int64
+	// MissingLogs are logs that the journal knows durable records of and that are not there: the replica of each has
+	// lost its data and gives up its seats.
+	MissingLogs []model.TopicPartition
+}
+
+// Dir is one data directory: locked, with its meta.properties and its checkpoints.journal. Its methods are safe for
+// concurrent use.
+type Dir struct {
+	fs      fsys.FS
+	path    string
+	lock    io.Closer
+	report  DirReport
+	journal *journal
+
+	mu   sync.Mutex
+	meta Meta
+	logs map[model.TopicPartition]*Log // the open ones
+	busy map[model.TopicPartition]bool // being opened, deleted or set aside
+}
+
+// OpenDir locks a data directory, making it when it is not there or empty, reads meta.properties, and opens and compacts
+// checkpoints.journal. Leftovers of unfinished deletions are removed. Errors wrap fsys.ErrLocked, ErrMetaDamaged,
+// ErrMetaMissing or the file system's errors; nothing stays locked then.
+func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
+	if err := fsy.MkdirAll(dirPath); err != nil {
+		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
+	}
+	lock, err := fsy.Lock(path.Join(dirPath, lockName))
+	if err != nil {
+		return nil, fmt.Errorf("open data directory %s: another broker uses it, or may not write there: %w", dirPath, err)
+	}
+	d = &Dir{fs: fsy, path: dirPath, lock: lock, logs: map[model.TopicPartition]*Log{}, busy: map[model.TopicPartition]bool{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
+	if err := d.openMeta(opts); err != nil {
+		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
+	}
+	found, err := d.scanTopics(true)
+	if err != nil {
+		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
+	}
+	keep := func(tp model.TopicPartition) bool { return slices.Contains(found, tp) }
+	if len(found) > 16 {
+		set := make(map[model.TopicPartition]bool, len(found))
+		for _, tp := range found {
+			set[tp] = true
+		}
+		keep = func(tp model.TopicPartition) bool { return set[tp] }
+	}
+	d.journal, d.report.JournalDamagedBytes, d.report.MissingLogs, err = openJournal(fsy, path.Join(dirPath, journalName), keep)
+	if err != nil {
+		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
+	}
+	return d, nil
+}
+
+// openMeta reads meta.properties, or makes it in a directory that holds nothing yet.
+func (d *Dir) openMeta(opts DirOptions) error {
+	name := path.Join(d.path, metaFileName)
+	data, err := readFile(d.fs, name, maxMetaBytes)
+	if err == nil {
+		if d.meta, err = decodeMeta(data); err != nil {
+			return fmt.Errorf("%w; restore %s from a backup, or empty the directory to start anew as a new replica", err, name)
+		}
+		d.report.CleanShutdown = d.meta.CleanShutdown
+		return nil
+	}
+	if !fsys.IsNotExist(err) {
+		return err
+	}
+	for _, left := range []string{topicsName, journalName} {
+		if _, err := d.fs.Stat(path.Join(d.path, left)); err == nil {
+			return fmt.Errorf("%w: %s holds %s; restore %s, or empty the directory to start anew as a new replica",
+				ErrMetaMissing, d.path, left, metaFileName)
+		} else if !fsys.IsNotExist(err) {
+			return err
+		}
+	}
+	d.report.Created = true
+	d.meta = Meta{NodeID: model.NoNode, BrokerEpoch: model.NoBrokerEpoch, DirectoryID: opts.DirectoryID}
+	if d.meta.DirectoryID.IsZero() {
+		d.meta.DirectoryID = model.NewUUID()
+	}
+	if err := writeFileAtomic(d.fs, name, encodeMeta(d.meta)); err != nil {
+		return err
+	}
+	if parent := path.Dir(d.path); parent != d.path {
+		return d.fs.SyncDir(parent)
+	}
+	return nil
+}
+
+// scanTopics lists the logs; with clean it removes leftovers of deletions.
+func (d *Dir) scanTopics(clean bool) ([]model.TopicPartition, error) {
+	root := path.Join(d.path, topicsName)
+	topics, err := d.fs.List(root)
+	if err != nil && !fsys.IsNotExist(err) {
+		return nil, err
+	}
+	var found []model.TopicPartition
+	for _, t := range topics {
+		id, err := model.ParseUUID(t.Name)
+		if err != nil || !t.Dir {
+			continue
+		}
+		partitions, err := d.fs.List(path.Join(root, t.Name))
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range partitions {
+			full := path.Join(root, t.Name, p.Name)
+			if clean && p.Dir && strings.HasSuffix(p.Name, deletedSuffix) {
+				if err := d.fs.RemoveAll(full); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			if n, ok := parsePartition(p.Name); ok && p.Dir {
+				found = append(found, model.TopicPartition{TopicID: id, Partition: n})
+			}
+		}
+	}
+	slices.SortFunc(found, comparePartitions)
+	return found, nil
+}
+
+func parsePartition(name string) (int32, bool) {
+	n, err := strconv.ParseInt(name, 10, 32)
+	return int32(n), err == nil && n >= 0 && strconv.FormatInt(n, 10) == name //nolint:gosec // parsed with 32 bits
+}
+
+// Path returns the path the directory was opened with.
+func (d *Dir) Path() string { return d.path }
+
+// Report says what OpenDir found.
+func (d *Dir) Report() DirReport { return d.report }
+
+// Meta returns what meta.properties says now.
+func (d *Dir) Meta() Meta {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.meta
+}
+
+// UpdateMeta changes meta.properties durably: change gets a copy, and what it leaves is written before UpdateMeta
+// returns. The directory id cannot be changed. change must not call methods of d.
+func (d *Dir) UpdateMeta(change func(*Meta)) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	next := d.meta
+	change(&next)
+	next.DirectoryID = d.meta.DirectoryID
+	if next == d.meta {
+		return nil
+	}
+	if err := writeFileAtomic(d.fs, path.Join(d.path, metaFileName), encodeMeta(next)); err != nil {
+		return err
+	}
+	d.meta = next
+	return nil
+}
+
+// MarkClean notes durably that every log was closed cleanly. It is called last, after all logs were closed.
+func (d *Dir) MarkClean() error { return d.UpdateMeta(func(m *Meta) { m.CleanShutdown = true }) }
+
+// ClearClean removes the mark of MarkClean durably and notes the boot the directory is used in from now on. It is
+// called before anything is appended.
+func (d *Dir) ClearClean(bootID string) error {
+	return d.UpdateMeta(func(m *Meta) { m.CleanShutdown, m.BootID = false, bootID })
+}
+
+// LostPageCache says whether writes that were never synced may be lost: the directory was not shut down cleanly, and
+// the machine has been booted since (or the boots are not known). bootID is the current boot. Ask before ClearClean.
+func (d *Dir) LostPageCache(bootID string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return !d.report.Created && !d.report.CleanShutdown && (bootID == "" || bootID != d.meta.BootID)
+}
+
+// Logs lists the logs found in the directory, open or not, sorted.
+func (d *Dir) Logs() ([]model.TopicPartition, error) { return d.scanTopics(false) }
+
+// FreeBytes returns how much can still be written.
+func (d *Dir) FreeBytes() (int64, error) { return d.fs.FreeBytes(d.path) }
+
+func (d *Dir) logDir(tp model.TopicPartition) string {
+	return path.Join(d.path, topicsName, tp.TopicID.String(), strconv.FormatInt(int64(tp.Partition), 10))
+}
+
+// claim reserves a partition for one operation at a time; open is its open log, if any.
+func (d *Dir) claim(tp model.TopicPartition) (open *Log, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy[tp] {
+		return nil, fmt.Errorf("log %s: another operation on it is running", tp)
+	}
+	d.busy[tp] = true
+	return d.logs[tp], nil
+}
+
+// unclaim ends what claim began; open is the partition's open log from now on, or nil.
+func (d *Dir) unclaim(tp model.TopicPartition, open *Log) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.busy, tp)
+	if open == nil {
+		delete(d.logs, tp)
+	} else {
+		d.logs[tp] = open
+	}
+}
+
+// CreateLog makes an empty log. Nothing is synced yet: the log is there for good after its first Sync. The error wraps
+// ErrLogExists when the partition has a directory already.
+func (d *Dir) CreateLog(tp model.TopicPartition, cfg Config) (log *Log, err error) {
+	if tp.TopicID.IsZero() || tp.Partition < 0 {
+		return nil, fmt.Errorf("create log: %s is no partition", tp)
+	}
+	open, err := d.claim(tp)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { d.unclaim(tp, log) }()
+	if open != nil {
+		log = open
+		return nil, fmt.Errorf("%w: %s", ErrLogExists, tp)
+	}
+	dir := d.logDir(tp)
+	if _, err := d.fs.Stat(dir); err == nil {
+		return nil, fmt.Errorf("%w: %s", ErrLogExists, tp)
+	} else if !fsys.IsNotExist(err) {
+		return nil, err
+	}
+	// What the journal may remember of an earlier log of that name must not apply to this one.
+	if _, known := d.journal.state(tp); known {
+		if err := d.journal.commit(logUpdate{tp: tp, forget: true}); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.fs.MkdirAll(dir); err != nil {
+		return nil, fmt.Errorf("create log %s: %w", tp, err)
+	}
+	log, _, err = openLog(d, tp, cfg)
+	if err != nil {
+		return nil, errors.Join(err, d.fs.RemoveAll(dir))
+	}
+	log.freshDirs = []string{path.Dir(dir), path.Dir(path.Dir(dir)), d.path}
+	return log, nil
+}
+
+// OpenLog opens and recovers a log. The report says what was cut and found; it is meaningful without an error only. The
+// error wraps ErrNoLog when there is no directory for the partition, ErrLogExists when it is open already.
+func (d *Dir) OpenLog(tp model.TopicPartition, cfg Config) (log *Log, report RecoveryReport, err error) {
+	open, err := d.claim(tp)
+	if err != nil {
+		return nil, report, err
+	}
+	defer func() {
+		if open != nil {
+			d.unclaim(tp, open)
+			return
+		}
+		d.unclaim(tp, log)
+	}()
+	if open != nil {
+		return nil, report, fmt.Errorf("%w: %s is open", ErrLogExists, tp)
+	}
+	if info, err := d.fs.Stat(d.logDir(tp)); fsys.IsNotExist(err) || (err == nil && !info.Dir) {
+		return nil, report, fmt.Errorf("%w: %s", ErrNoLog, tp)
+	} else if err != nil {
+		return nil, report, err
+	}
+	return openLog(d, tp, cfg)
+}
+
+// DeleteLog removes a log durably: when it returns without an error the log never comes back. An open one is closed.
+// Deleting a log that is not there is no error.
+func (d *Dir) DeleteLog(tp model.TopicPartition) error {
+	aside, err := d.setAside(tp, deletedSuffix)
+	if err != nil || aside == "" {
+		return err
+	}
+	if err := d.fs.RemoveAll(aside); err != nil {
+		return fmt.Errorf("delete log %s: %w", tp, err)
+	}
+	return nil
+}
+
+// StrayLog puts a log of an unknown topic aside durably, under a name that ends in .stray, and keeps its data. An open
+// one is closed. It returns the new path, empty when there was no such log.
+func (d *Dir) StrayLog(tp model.TopicPartition) (string, error) { return d.setAside(tp, straySuffix) }
+
+// setAside closes and renames a log and makes the journal forget it.
+func (d *Dir) setAside(tp model.TopicPartition, suffix string) (aside string, err error) {
+	open, err := d.claim(tp)
+	if err != nil {
+		return "", err
+	}
+	defer func() { d.unclaim(tp, nil) }()
+	if open != nil {
+		open.abandon()
+	}
+	dir := d.logDir(tp)
+	if _, err := d.fs.Stat(dir); fsys.IsNotExist(err) {
+		return "", d.journal.commit(logUpdate{tp: tp, forget: true})
+	} else if err != nil {
+		return "", err
+	}
+	if aside, err = d.freeName(dir + suffix); err != nil {
+		return "", err
+	}
+	if err := d.fs.Rename(dir, aside); err != nil {
+		return "", fmt.Errorf("set log %s aside: %w", tp, err)
+	}
+	if err := d.fs.SyncDir(path.Dir(dir)); err != nil {
+		return "", fmt.Errorf("set log %s aside: %w", tp, err)
+	}
+	return aside, d.journal.commit(logUpdate{tp: tp, forget: true})
+}
+
+// freeName returns name, or name with a number before its suffix when it is taken.
+func (d *Dir) freeName(name string) (string, error) {
+	ext := path.Ext(name)
+	for i := 1; ; i++ {
+		candidate := name
+		if i > 1 {
+			candidate = fmt.Sprintf("%s.%d%s", strings.TrimSuffix(name, ext), i, ext)
+		}
+		if _, err := d.fs.Stat(candidate); fsys.IsNotExist(err) {
+			return candidate, nil
+		} else if err != nil {
+			return "", err
+		}
+	}
+}
+
+// LogCheckpoint asks Checkpoint to note the positions of a log.
+type LogCheckpoint struct {
+	// Log is an open log of this directory.
+	Log *Log
+	// HighWatermark is the replica's; it is noted as it is, at most the LogEndOffset.
+	HighWatermark int64
+}
+
+// Checkpoint notes recovery point (the durable end), HighWatermark, LogStartOffset and epoch starts of many logs with
+// one write and one sync; logs that have not changed cost nothing. Segments that Trim has put below the LogStartOffset
+// are removed then. Errors wrap ErrJournalFailed: the directory has failed.
+func (d *Dir) Checkpoint(items ...LogCheckpoint) error {
+	updates := make([]logUpdate, 0, len(items))
+	for _, it := range items {
+		if u, ok := it.Log.checkpoint(it.HighWatermark); ok {
+			updates = append(updates, u)
+		}
+	}
+	if err := d.journal.commit(updates...); err != nil {
+		return err
+	}
+	var errs []error
+	for _, it := range items {
+		errs = append(errs, it.Log.removeTrimmed())
+	}
+	return errors.Join(errs...)
+}
+
+// Close closes the logs that are still open (not cleanly: the broker closes its logs itself, with the last positions),
+// the journal and the lock.
+func (d *Dir) Close() error {
+	d.mu.Lock()
+	open := make([]*Log, 0, len(d.logs))
+	for _, l := range d.logs {
+		open = append(open, l)
+	}
+	d.mu.Unlock()
+	slices.SortFunc(open, func(a, b *Log) int { return comparePartitions(a.tp, b.tp) })
+	var errs []error
+	for _, l := range open {
+		errs = append(errs, l.Close(false))
+	}
+	errs = append(errs, d.journal.close(), d.lock.Close())
+	return errors.Join(errs...)
+}
+
+// forgetLog drops a closed log from the open ones.
+func (d *Dir) forgetLog(l *Log) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.logs[l.tp] == l {
+		delete(d.logs, l.tp)
+	}
+}

@@ -1,0 +1,24 @@
+// Package storage is the partition log: append, read, roll, recovery, truncation, the indexes beside the segments, the
+// state of idempotent producers, the leader epoch cache, and the files of one data directory.
+//
+// It is a synchronous core. No method starts a goroutine, waits for time or reads a clock; the time comes in as an
+// argument and files are reached through internal/fsys alone, so that the simulator runs the very same code. The one
+// shell that lives here is [Syncer], the group commit of a data directory.
+//
+// # Directory
+//
+//	<data>/.lock                              held while the directory is open
+//	<data>/meta.properties                    who this directory belongs to
+//	<data>/checkpoints.journal                recovery points, HighWatermarks, LogStartOffsets, epoch starts
+//	<data>/topics/<topic id>/<partition>/     one log: <base offset>.log, .index, .timeindex, .producers
+//
+// The formats are described in docs/format. Only segments and the journal are authoritative: indexes and producer
+// snapshots are hints that are checked when used and rebuilt from the segments on any doubt.
+//
+// # Concurrency
+//
+// A [Log] has one writer at a time (its methods that change it take the log's mutex); Read, OffsetForTime and the
+// positions may be called from any goroutine beside it and see an atomic snapshot. Sync may run beside the writer.
+// Locks are taken in the order Log.syncMu, Log.mu, Dir.mu, journal.mu, handleCache.mu; nothing is called back while
+// one is held.
+package storage

@@ -1,0 +1,200 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
+)
+
+const (
+	journalName       = "checkpoints.journal"
+	journalCompactMin = 1 << 20
+	journalCompactBy  = 4 // compact when this many times larger than what is live
+)
+
+// journal is checkpoints.journal, open for appending. All methods are safe for concurrent use. One failed write or
+// sync fails it for ever: what it holds on disk is then unknown.
+type journal struct {
+	fs   fsys.FS
+	name string
+
+	mu      sync.Mutex
+	file    fsys.File
+	states  map[model.TopicPartition]logState // what the file says, were it read now
+	live    int64                             // bytes right after the last compaction
+	unsaved bool                              // appended and not synced
+	failed  error
+	buf     []byte
+}
+
+// openJournal reads the journal, drops what keep does not want, and writes it anew. damaged is the number of bytes
+// that could not be believed; missing is what keep refused.
+func openJournal(fsy fsys.FS, name string, keep func(model.TopicPartition) bool) (j *journal, damaged int64,
+	missing []model.TopicPartition, err error,
+) {
+	data, err := readFile(fsy, name, maxJournalBytes)
+	if err != nil && !fsys.IsNotExist(err) {
+		return nil, 0, nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	states, good := decodeJournal(data)
+	for tp, s := range states {
+		if keep(tp) {
+			continue
+		}
+		if s.recoveryPoint > s.logStart {
+			missing = append(missing, tp)
+		}
+		delete(states, tp)
+	}
+	slices.SortFunc(missing, comparePartitions)
+	j = &journal{fs: fsy, name: name, states: states}
+	if err := j.compact(); err != nil {
+		return nil, 0, nil, err
+	}
+	return j, int64(len(data) - good), missing, nil
+}
+
+func comparePartitions(a, b model.TopicPartition) int {
+	if c := bytes.Compare(a.TopicID[:], b.TopicID[:]); c != 0 {
+		return c
+	}
+	return int(a.Partition) - int(b.Partition)
+}
+
+// state returns what the journal knows of a log.
+func (j *journal) state(tp model.TopicPartition) (logState, bool) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	s, ok := j.states[tp]
+	return s, ok
+}
+
+// logUpdate is the new state of one log, or the news that it is gone.
+type logUpdate struct {
+	tp     model.TopicPartition
+	state  logState
+	forget bool
+}
+
+// append writes what has changed, in one write. Nothing is synced.
+func (j *journal) append(updates ...logUpdate) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.appendLocked(updates)
+}
+
+// commit writes what has changed and syncs once.
+func (j *journal) commit(updates ...logUpdate) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.appendLocked(updates); err != nil {
+		return err
+	}
+	return j.syncLocked()
+}
+
+func (j *journal) appendLocked(updates []logUpdate) error {
+	if j.failed != nil {
+		return j.failed
+	}
+	buf := j.buf[:0]
+	for _, u := range updates {
+		old, known := j.states[u.tp]
+		switch {
+		case u.forget && known:
+			buf = appendFrame(buf, journalFrameForget, u.tp)
+		case u.forget:
+		default:
+			// Epoch starts come first: a recovery point is believed only together with the epochs below it.
+			if !slices.Equal(old.epochs, u.state.epochs) {
+				buf = appendEpochsFrame(buf, u.tp, u.state.epochs)
+			}
+			if !known || !old.samePositions(u.state) {
+				buf = appendStateFrame(buf, u.tp, u.state)
+			}
+		}
+	}
+	if j.buf = buf; len(buf) == 0 {
+		return nil
+	}
+	if _, err := j.file.Append(buf); err != nil {
+		return j.fail(err)
+	}
+	j.unsaved = true
+	for _, u := range updates {
+		if u.forget {
+			delete(j.states, u.tp)
+		} else {
+			j.states[u.tp] = u.state
+		}
+	}
+	return nil
+}
+
+func (j *journal) syncLocked() error {
+	if j.failed != nil || !j.unsaved {
+		return j.failed
+	}
+	if err := j.file.SyncData(); err != nil {
+		return j.fail(err)
+	}
+	j.unsaved = false
+	if size := j.file.Position(); size > journalCompactMin && size > journalCompactBy*j.live {
+		return j.compact()
+	}
+	return nil
+}
+
+func (j *journal) fail(err error) error {
+	j.failed = fmt.Errorf("%w: %s: %w", ErrJournalFailed, j.name, err)
+	return j.failed
+}
+
+// compact writes the live state to a new file and goes on appending there.
+func (j *journal) compact() error {
+	b := journalHeader()
+	for _, tp := range slices.SortedFunc(maps.Keys(j.states), comparePartitions) {
+		s := j.states[tp]
+		b = appendEpochsFrame(b, tp, s.epochs)
+		b = appendStateFrame(b, tp, s)
+	}
+	if j.file != nil {
+		if err := j.file.Close(); err != nil {
+			return j.fail(err)
+		}
+		j.file = nil
+	}
+	if err := writeFileAtomic(j.fs, j.name, b); err != nil {
+		return j.fail(err)
+	}
+	f, err := j.fs.Open(j.name)
+	if err != nil {
+		return j.fail(err)
+	}
+	j.file, j.live, j.unsaved = f, int64(len(b)), false
+	return nil
+}
+
+// close syncs what is unsaved and closes the file.
+func (j *journal) close() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var err error
+	if j.failed == nil {
+		err = j.syncLocked()
+	}
+	if j.file != nil {
+		err = errors.Join(err, j.file.Close())
+		j.file = nil
+	}
+	if j.failed == nil {
+		j.failed = fmt.Errorf("%w: %s is closed", ErrJournalFailed, j.name)
+	}
+	return err
+}

@@ -1,0 +1,146 @@
+package storage
+
+import (
+	"encoding/binary"
+	"fmt"
+	"hash/crc32"
+	"slices"
+
+	"github.com/penstock-io/penstock/internal/model"
+)
+
+// The journal is a header and a row of frames: length, CRC-32C, body. docs/format/checkpoints-journal.md.
+const (
+	journalMagic       = 0x5053544a // "PSTJ"
+	journalVersion     = 1
+	journalHeaderSize  = 12
+	journalFrameHead   = 8
+	maxJournalBody     = 16 << 20
+	maxJournalBytes    = 1 << 30
+	journalFrameState  = 1
+	journalFrameEpochs = 2
+	journalFrameForget = 3
+	journalBodyHead    = 21 // kind, topic id, partition
+)
+
+// logState is what the journal knows about one log. epochs is never changed in place.
+type logState struct {
+	recoveryPoint, highWatermark, logStart int64
+	epochs                                 []EpochStart
+}
+
+func (s logState) samePositions(o logState) bool {
+	return s.recoveryPoint == o.recoveryPoint && s.highWatermark == o.highWatermark && s.logStart == o.logStart
+}
+
+func journalHeader() []byte {
+	be := binary.BigEndian
+	b := be.AppendUint32(nil, journalMagic)
+	b = be.AppendUint32(b, journalVersion)
+	return be.AppendUint32(b, crc32.Checksum(b, castagnoli))
+}
+
+func appendFrame(b []byte, kind byte, tp model.TopicPartition, values ...int64) []byte {
+	be := binary.BigEndian
+	start := len(b)
+	b = append(b, make([]byte, journalFrameHead)...)
+	b = append(b, kind)
+	b = append(b, tp.TopicID[:]...)
+	b = be.AppendUint32(b, uint32(tp.Partition)) //nolint:gosec // same bits
+	for _, v := range values {
+		b = be.AppendUint64(b, uint64(v)) //nolint:gosec // same bits
+	}
+	body := b[start+journalFrameHead:]
+	be.PutUint32(b[start:], uint32(len(body))) //nolint:gosec // bounded by maxJournalBody
+	be.PutUint32(b[start+4:], crc32.Checksum(body, castagnoli))
+	return b
+}
+
+func appendStateFrame(b []byte, tp model.TopicPartition, s logState) []byte {
+	return appendFrame(b, journalFrameState, tp, s.recoveryPoint, s.highWatermark, s.logStart)
+}
+
+func appendEpochsFrame(b []byte, tp model.TopicPartition, epochs []EpochStart) []byte {
+	values := make([]int64, 0, 2*len(epochs))
+	for _, e := range epochs {
+		values = append(values, int64(e.Epoch), e.StartOffset)
+	}
+	return appendFrame(b, journalFrameEpochs, tp, values...)
+}
+
+// decodeJournal folds all frames up to the first bad one. good is the number of bytes that were believed; the rest
+// was cut short or damaged.
+func decodeJournal(data []byte) (states map[model.TopicPartition]logState, good int) {
+	states = map[model.TopicPartition]logState{}
+	if len(data) < journalHeaderSize || !slices.Equal(data[:journalHeaderSize], journalHeader()) {
+		return states, 0
+	}
+	be := binary.BigEndian
+	good = journalHeaderSize
+	for len(data)-good >= journalFrameHead {
+		n := int64(be.Uint32(data[good:]))
+		if n < journalBodyHead || n > maxJournalBody || n > int64(len(data)-good-journalFrameHead) {
+			break
+		}
+		body := data[good+journalFrameHead:][:n]
+		if be.Uint32(data[good+4:]) != crc32.Checksum(body, castagnoli) || applyFrame(states, body) != nil {
+			break
+		}
+		good += journalFrameHead + int(n)
+	}
+	return states, good
+}
+
+// applyFrame folds one frame; it never panics on any body.
+func applyFrame(states map[model.TopicPartition]logState, body []byte) error {
+	be := binary.BigEndian
+	var tp model.TopicPartition
+	copy(tp.TopicID[:], body[1:17])
+	tp.Partition = int32(be.Uint32(body[17:])) //nolint:gosec // same bits
+	rest := body[journalBodyHead:]
+	if len(rest)%8 != 0 || tp.Partition < 0 {
+		return fmt.Errorf("journal frame of %d bytes for %s", len(body), tp)
+	}
+	values := make([]int64, len(rest)/8)
+	for i := range values {
+		values[i] = int64(be.Uint64(rest[8*i:])) //nolint:gosec // same bits
+	}
+	state := states[tp]
+	switch body[0] {
+	case journalFrameState:
+		if len(values) != 3 || slices.Min(values) < 0 {
+			return fmt.Errorf("journal state frame %v for %s", values, tp)
+		}
+		state.recoveryPoint, state.highWatermark, state.logStart = values[0], values[1], values[2]
+	case journalFrameEpochs:
+		epochs, err := decodeEpochs(values)
+		if err != nil {
+			return err
+		}
+		state.epochs = epochs
+	case journalFrameForget:
+		delete(states, tp)
+		return nil
+	default:
+		return fmt.Errorf("journal frame of unknown kind %d for %s", body[0], tp)
+	}
+	states[tp] = state
+	return nil
+}
+
+func decodeEpochs(values []int64) ([]EpochStart, error) {
+	if len(values)%2 != 0 {
+		return nil, fmt.Errorf("journal epochs frame of %d values", len(values))
+	}
+	var c epochCache
+	for i := 0; i < len(values); i += 2 {
+		epoch := model.LeaderEpoch(values[i]) //nolint:gosec // compared below
+		if int64(epoch) != values[i] || values[i+1] < 0 || (i > 0 && epoch <= c.latest()) {
+			return nil, fmt.Errorf("journal epoch %d at %d", values[i], values[i+1])
+		}
+		if _, err := c.assign(epoch, values[i+1]); err != nil {
+			return nil, err
+		}
+	}
+	return c.starts, nil
+}

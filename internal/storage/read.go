@@ -1,0 +1,254 @@
+package storage
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/record"
+)
+
+// errRetry says that a read saw a truncation half-way and starts over.
+var errRetry = errors.New("the log was truncated meanwhile")
+
+// Read returns whole batches as they lie on disk: from the one that holds from (or the first behind it) on, up to
+// maxBytes and below upTo, which is exclusive (the HighWatermark for consumers, the LogEndOffset for followers; a
+// batch that upTo cuts is not returned). The first batch is returned whole even when it is larger than maxBytes. buf
+// is used when its capacity is large enough, otherwise a new buffer is made; its content is overwritten either way.
+//
+// Offsets below LogStartOffset or above LogEndOffset give a *RangeError; between upTo and LogEndOffset there is no error
+// and no data. Errors wrap ErrCorruptLog within damage, ErrLogClosed, or the file system's. Read may run beside the writer.
+func (l *Log) Read(from int64, maxBytes int, upTo int64, buf []byte) (ReadResult, error) {
+	q := readRequest{from: from, upTo: upTo, maxBytes: maxBytes}
+	for {
+		gen := l.generation.Load()
+		v := l.view.Load()
+		if gen%2 != 0 {
+			l.waitForWriter()
+			continue
+		}
+		res, err := l.readView(v, q, buf)
+		if l.generation.Load() != gen || errors.Is(err, errRetry) {
+			continue
+		}
+		if errors.Is(err, errIndexDoubt) {
+			if err := l.rebuildIndex(from); err != nil {
+				return ReadResult{}, err
+			}
+			q.walk = true
+			continue
+		}
+		if err != nil {
+			return ReadResult{}, fmt.Errorf("read log %s at offset %d: %w", l.tp, from, err)
+		}
+		return res, nil
+	}
+}
+
+// rebuildIndex writes the indexes of the segment that holds offset anew from its batches.
+func (l *Log) rebuildIndex(offset int64) (err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	i := segmentOf(l.segs, offset)
+	s := l.segs[i]
+	f, err := s.open(l.fs)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.release()) }()
+	if i == len(l.segs)-1 {
+		err = l.rebuildActive(f, l.pos)
+		l.publish()
+	} else {
+		x := newSegmentIndex(s)
+		if err = x.removeFiles(l.fs); err == nil {
+			err = x.walk(l.fs, f, s.size, l.cfg.IndexIntervalBytes)
+			x.finish(l.fs)
+		}
+	}
+	if errors.Is(err, errBadBatch) {
+		return fmt.Errorf("%w: %s: %w", ErrCorruptLog, s.logName(), err)
+	}
+	return err
+}
+
+// waitForWriter returns once no truncation is under way.
+func (l *Log) waitForWriter() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+}
+
+func (l *Log) readView(v *view, q readRequest, buf []byte) (ReadResult, error) {
+	none := ReadResult{FirstOffset: q.from, NextOffset: q.from}
+	switch {
+	case v.closed:
+		return none, ErrLogClosed
+	case q.from < v.start || q.from > v.end:
+		return none, &RangeError{Offset: q.from, LogStartOffset: v.start, End: v.end}
+	}
+	q.upTo = min(q.upTo, v.end)
+	if q.from >= q.upTo {
+		return none, nil
+	}
+	for i := segmentOf(v.segs, q.from); i < len(v.segs) && v.segs[i].base < q.upTo; i++ {
+		var err error
+		if q.pos, q.sure, err = l.position(v, i, q); err != nil {
+			return none, err
+		}
+		res, found, err := l.readSegment(v, i, q, buf)
+		if err != nil || found {
+			return res, err
+		}
+		if v.damage != nil && q.from >= v.damage.From && (i == len(v.segs)-1 || q.from < v.segs[i+1].base) {
+			return none, fmt.Errorf("%w: %s, from offset %d on: %s", ErrCorruptLog, v.damage.File, v.damage.From, v.damage.Reason)
+		}
+	}
+	return none, nil
+}
+
+// position looks up where in segment i to begin looking for q.from. sure is the base offset that the index promises
+// there, or -1.
+func (l *Log) position(v *view, i int, q readRequest) (pos, sure int64, err error) {
+	if i == len(v.segs)-1 && len(v.index) > 0 && v.index[0].key <= q.from {
+		e := v.index[floorEntry(v.index, q.from)]
+		return e.value, e.key, nil
+	}
+	if q.walk || v.limit(i) <= v.interval {
+		return 0, -1, nil
+	}
+	e, found, err := lookupIndexFile(l.fs, v.segs[i].indexName(), indexKindOffset, q.from)
+	if err != nil || !found {
+		return 0, -1, err
+	}
+	if e.value < 0 || e.value > v.limit(i)-record.HeaderSize {
+		return 0, -1, fmt.Errorf("%w: position %d of %d", errIndexDoubt, e.value, v.limit(i))
+	}
+	return e.value, e.key, nil
+}
+
+// readRequest is what readSegment is asked for.
+type readRequest struct {
+	from, upTo int64
+	maxBytes   int
+	pos, sure  int64
+	walk       bool // the index was rebuilt just now and is not to be asked again
+}
+
+// readSegment reads batches of one segment. found is false when it has none at or above q.from.
+func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadResult, found bool, err error) {
+	res = ReadResult{FirstOffset: q.from, NextOffset: q.from}
+	limit := v.limit(i)
+	f, err := v.segs[i].open(l.fs)
+	if err != nil {
+		return res, false, l.openFailed(v, err)
+	}
+	defer func() { err = errors.Join(err, f.release()) }()
+	began := q.pos
+	want := max(q.maxBytes, record.HeaderSize)
+	for q.pos < limit {
+		n := int(min(int64(want), limit-q.pos))
+		if cap(buf) < n {
+			buf = make([]byte, n)
+		}
+		buf = buf[:n]
+		got, err := readFull(f, buf, q.pos)
+		if err != nil {
+			return res, false, err
+		}
+		if got < n {
+			return res, false, l.badRead(v, i, q, "the file is shorter than it was")
+		}
+		w := selectBatches(buf, q, limit-q.pos)
+		switch {
+		case w.end > w.begin:
+			return ReadResult{Data: buf[w.begin:w.end], FirstOffset: w.first, NextOffset: w.next}, true, nil
+		case w.fault != "":
+			return res, false, l.badRead(v, i, q, w.fault)
+		case w.stop:
+			return res, true, nil
+		}
+		// Nothing selected yet: go on behind what was skipped, with room for the whole next batch.
+		q.pos, q.sure = q.pos+int64(w.begin), -1
+		want = max(q.maxBytes, record.HeaderSize, w.need)
+		if q.pos-began > v.skip && !q.walk {
+			return res, false, fmt.Errorf("%w: it skips %d bytes", errIndexDoubt, q.pos-began)
+		}
+	}
+	return res, false, nil
+}
+
+// openFailed explains a segment that cannot be opened: one that was trimmed or truncated meanwhile is tried anew.
+func (l *Log) openFailed(v *view, err error) error {
+	if now := l.view.Load(); fsys.IsNotExist(err) && now != v && (now.segs[0] != v.segs[0] || now.end < v.end) {
+		return errRetry
+	}
+	return err
+}
+
+// badRead explains bytes that should have been a batch: a truncation meanwhile, a wrong index, or damage.
+func (l *Log) badRead(v *view, i int, q readRequest, fault string) error {
+	if l.generation.Load()%2 != 0 {
+		return errRetry
+	}
+	if q.pos != 0 && q.sure >= 0 {
+		return fmt.Errorf("%w: %s at position %d", errIndexDoubt, fault, q.pos)
+	}
+	return fmt.Errorf("%w: %s, position %d: %s", ErrCorruptLog, v.segs[i].logName(), q.pos, fault)
+}
+
+// selection is what selectBatches found in a buffer.
+type selection struct {
+	begin, end  int   // of the selected batches; begin is where to go on when there are none
+	first, next int64 // their first offset, and one above their last
+	need        int   // size of the batch at begin when the buffer ends within it
+	stop        bool  // the batch at begin lies at or above upTo
+	fault       string
+}
+
+// selectBatches walks the heads of the batches in buf, skips those below q.from, and selects whole ones below q.upTo.
+// room is what is left of the segment from the buffer's start on.
+func selectBatches(buf []byte, q readRequest, room int64) (s selection) {
+	be := binary.BigEndian
+	if room < record.HeaderSize {
+		s.fault = fmt.Sprintf("%d bytes are too few for a batch", room)
+		return s
+	}
+	at := 0
+	for at+record.HeaderSize <= len(buf) {
+		b := buf[at:]
+		base := int64(be.Uint64(b)) //nolint:gosec // same bits
+		size := int64(be.Uint32(b[8:])) + 12
+		last := base + int64(be.Uint32(b[23:]))
+		switch {
+		case size < record.HeaderSize || int64(at)+size > room || int8(b[16]) != record.Magic: //nolint:gosec // same bits
+			s.fault = "no batch begins there"
+			return s
+		case at == 0 && q.sure >= 0 && base != q.sure:
+			s.fault = fmt.Sprintf("batch %d where batch %d should be", base, q.sure)
+			return s
+		case last >= q.upTo:
+			s.stop = true
+			return s
+		}
+		whole := int64(at)+size <= int64(len(buf))
+		if last < q.from {
+			at += int(size)
+			s.begin, s.end = at, at
+			if !whole {
+				return s
+			}
+			continue
+		}
+		if !whole {
+			s.need = int(size)
+			return s
+		}
+		if s.end == s.begin {
+			s.begin, s.first = at, base
+		}
+		at += int(size)
+		s.end, s.next = at, last+1
+	}
+	return s
+}

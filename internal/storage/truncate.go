@@ -1,0 +1,478 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+)
+
+// TruncateTo removes every batch that holds offset or a later one, and returns the new LogEndOffset (lower than offset
+// where offset lies within a batch). Epochs that begin at or above offset are forgotten, also where there is nothing to
+// remove. It is durable when it returns. Where offset lies within the batch that holds the LogStartOffset, that goes
+// down with it.
+//
+// It refuses, with ErrBelowHighWatermark, to go below the HighWatermark on file. Any other failure leaves the log
+// failed (ErrLogFailed): opened again it ends somewhere between the new and the old end.
+func (l *Log) TruncateTo(offset int64) (logEndOffset int64, err error) {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.writable(); err != nil {
+		return l.end, err
+	}
+	if offset < l.start {
+		return l.end, fmt.Errorf("truncate log %s: %w", l.tp, &RangeError{Offset: offset, LogStartOffset: l.start, End: l.end})
+	}
+	if offset >= l.end {
+		if l.epochs.truncateEnd(offset) {
+			l.publish()
+		}
+		return l.end, nil
+	}
+	if offset < l.checkpointed {
+		return l.end, fmt.Errorf("truncate log %s to offset %d: %w, %d", l.tp, offset, ErrBelowHighWatermark, l.checkpointed)
+	}
+	i, pos, newEnd, err := l.findCut(offset)
+	if err != nil {
+		return l.end, fmt.Errorf("truncate log %s to offset %d: %w", l.tp, offset, err)
+	}
+	if err := l.cutAt(i, pos, newEnd, offset, l.removeFrom); err != nil {
+		return l.end, l.fail(ErrLogFailed, fmt.Errorf("truncate to offset %d: %w", offset, err))
+	}
+	return l.end, nil
+}
+
+// findCut finds the segment and the position of the first batch that holds an offset >= offset, and where the log ends
+// before it.
+func (l *Log) findCut(offset int64) (i int, pos, newEnd int64, err error) {
+	i = segmentOf(l.segs, offset)
+	s := l.segs[i]
+	f, err := s.open(l.fs)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	defer func() { err = errors.Join(err, f.release()) }()
+	w := newWalker(f, 0, l.segmentEnd(i), false)
+	for newEnd = s.base; ; {
+		at := w.pos
+		h, ok, err := w.next()
+		if err != nil {
+			return 0, 0, 0, err
+		}
+		if !ok || h.LastOffset() >= offset {
+			return i, at, newEnd, nil
+		}
+		newEnd = h.NextOffset()
+	}
+}
+
+func (l *Log) segmentEnd(i int) int64 {
+	if i == len(l.segs)-1 {
+		return l.pos
+	}
+	return l.segs[i].size
+}
+
+// cutAt ends the log at newEnd, which lies at position pos of segment i. The journal learns of it first: what is
+// written there later must not be taken for synced. discard removes the segments behind i (and may replace i's file).
+// The caller holds syncMu and mu.
+func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, pos, newEnd int64) error) error {
+	epochs := epochCache{starts: slices.Clone(l.epochs.starts)}
+	epochs.truncateEnd(epochsFrom)
+	state := l.journalState()
+	state.recoveryPoint = min(state.recoveryPoint, newEnd)
+	state.highWatermark = min(state.highWatermark, newEnd)
+	state.logStart = min(state.logStart, newEnd)
+	state.epochs = epochs.starts
+	if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state}); err != nil {
+		return err
+	}
+	l.generation.Add(1)
+	defer l.generation.Add(1)
+	if err := l.removeSnapshots(func(at int64) bool { return at > newEnd }); err != nil {
+		return err
+	}
+	if err := discard(i, pos, newEnd); err != nil {
+		return err
+	}
+	if err := l.reopenActive(i, pos); err != nil {
+		return err
+	}
+	l.end, l.start = newEnd, state.logStart
+	l.epochs = epochs
+	l.checkpointed = state.highWatermark
+	producers, err := l.restoreProducers()
+	if err != nil {
+		return err
+	}
+	l.producers = producers
+	l.damage = nil
+	if l.durable.Load() > newEnd {
+		l.durable.Store(newEnd)
+	}
+	l.publish()
+	return nil
+}
+
+// removeFrom removes the segments behind i, last first, durably.
+func (l *Log) removeFrom(i int, _, _ int64) error {
+	for _, s := range slices.Backward(l.segs[i+1:]) {
+		if err := s.remove(l.fs); err != nil {
+			return err
+		}
+	}
+	return l.fs.SyncDir(l.path)
+}
+
+// reopenActive makes segment i, cut to pos, the active one, and rebuilds the writer's state and the indexes from its
+// batches. The segment gets a new struct: readers may still hold the old one.
+func (l *Log) reopenActive(i int, pos int64) error {
+	old := l.segs[i]
+	s := newSegment(l.path, old.base)
+	f, err := l.fs.Open(s.logName())
+	if err != nil {
+		return err
+	}
+	s.file.Store(shareFile(f))
+	l.unsynced = slices.DeleteFunc(slices.Clone(l.unsynced), func(u *segment) bool { return u.base >= s.base })
+	l.segs = append(slices.Clone(l.segs[:i]), s)
+	if err := old.letGo(); err != nil {
+		return err
+	}
+	if err := f.Truncate(pos); err != nil {
+		return err
+	}
+	if err := f.SyncData(); err != nil {
+		return fmt.Errorf("%w: %w", ErrSyncFailed, err)
+	}
+	if err := l.rebuildActive(f, pos); err != nil {
+		return err
+	}
+	l.preallocated = pos
+	return nil
+}
+
+// rebuildActive walks the active segment up to pos and sets the writer's state, indexes included.
+func (l *Log) rebuildActive(f fsys.File, pos int64) error {
+	x := newSegmentIndex(l.active())
+	if err := x.removeFiles(l.fs); err != nil {
+		return err
+	}
+	if err := x.walk(l.fs, f, pos, l.cfg.IndexIntervalBytes); err != nil {
+		return err
+	}
+	l.index, l.pos = x, pos
+	return nil
+}
+
+// restoreProducers rebuilds the producer state as of l.end from the snapshots and segments.
+func (l *Log) restoreProducers() (*producerState, error) {
+	snapshots, err := l.listSnapshots()
+	if err != nil {
+		return nil, err
+	}
+	return l.producersAt(l.segs, snapshots, l.end)
+}
+
+// listSnapshots returns the offsets of the producer snapshots, sorted.
+func (l *Log) listSnapshots() ([]int64, error) {
+	infos, err := l.fs.List(l.path)
+	if err != nil {
+		return nil, err
+	}
+	var offsets []int64
+	for _, info := range infos {
+		if at, ok := parseFileName(info.Name, producersSuffix); ok {
+			offsets = append(offsets, at)
+		}
+	}
+	slices.Sort(offsets)
+	return offsets, nil
+}
+
+// removeSnapshots removes the producer snapshots that which selects.
+func (l *Log) removeSnapshots(which func(offset int64) bool) error {
+	offsets, err := l.listSnapshots()
+	if err != nil {
+		return err
+	}
+	for _, at := range offsets {
+		if which(at) {
+			if err := removeIfExists(l.fs, l.snapshotName(at)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// DiscardDamage gives up everything from Damage().From on, so that a replica can fetch it anew from its leader: the
+// damaged file and all later segments are kept aside under names that end in .corrupt, the intact beginning stays. It
+// returns the new LogEndOffset; without damage it changes nothing.
+func (l *Log) DiscardDamage() (logEndOffset int64, err error) {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil || l.damage == nil {
+		return l.end, err
+	}
+	i, from := segmentOf(l.segs, l.damage.From), l.damage.From
+	for i > 0 && l.segs[i].base == from && l.segs[i].logName() != l.damage.File {
+		i-- // the damage is a missing tail of the segment before
+	}
+	if err := l.cutAt(i, l.damage.Position, from, from, l.keepCorrupt); err != nil {
+		return l.end, l.fail(ErrLogFailed, fmt.Errorf("discard from offset %d: %w", from, err))
+	}
+	return l.end, nil
+}
+
+// keepCorrupt sets the segments from i on aside and writes the intact beginning of segment i anew.
+func (l *Log) keepCorrupt(i int, pos, _ int64) error {
+	for _, s := range slices.Backward(l.segs[i+1:]) {
+		if err := l.fs.Rename(s.logName(), s.logName()+corruptSuffix); err != nil {
+			return err
+		}
+		if err := s.letGo(); err != nil {
+			return err
+		}
+		for _, name := range []string{s.indexName(), s.timeIndexName()} {
+			if err := removeIfExists(l.fs, name); err != nil {
+				return err
+			}
+		}
+	}
+	s := l.segs[i]
+	if err := l.copyPrefix(s, pos, s.logName()+tempSuffix); err != nil {
+		return err
+	}
+	if err := l.fs.Rename(s.logName(), s.logName()+corruptSuffix); err != nil {
+		return err
+	}
+	if err := l.fs.Rename(s.logName()+tempSuffix, s.logName()); err != nil {
+		return err
+	}
+	return l.fs.SyncDir(l.path)
+}
+
+// copyPrefix writes the first n bytes of a segment to a new synced file.
+func (l *Log) copyPrefix(s *segment, n int64, name string) (err error) {
+	from, err := s.open(l.fs)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, from.release()) }()
+	if err := removeIfExists(l.fs, name); err != nil {
+		return err
+	}
+	to, err := l.fs.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, to.Close()) }()
+	buf := make([]byte, min(n, crcChunk))
+	for at := int64(0); at < n; at += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), n-at)]
+		if got, err := readFull(from, buf, at); err != nil || got < len(buf) {
+			return errors.Join(fmt.Errorf("copy %s: %d bytes at %d of %d", s.logName(), got, at, n), err)
+		}
+		if _, err := to.Append(buf); err != nil {
+			return err
+		}
+	}
+	return to.SyncData()
+}
+
+// Reset empties the log and lets it begin at start: a follower whose position lies below its leader's LogStartOffset.
+// producers is the leader's ProducerSnapshot at start, nil when there is none. It is durable when it returns. Damage is
+// discarded with the rest. A failure leaves the log failed, but for ErrBadSnapshot, which changes nothing.
+func (l *Log) Reset(start int64, producers []byte) error {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return err
+	}
+	if start < 0 {
+		return fmt.Errorf("reset log %s: %w: %d", l.tp, ErrOffsetOutOfRange, start)
+	}
+	state := newProducerState()
+	if producers != nil {
+		p, info, err := decodeProducers(producers)
+		if err == nil && info.offset != start {
+			err = fmt.Errorf("%w: it is of offset %d", ErrBadSnapshot, info.offset)
+		}
+		if err != nil {
+			return fmt.Errorf("reset log %s to offset %d: %w", l.tp, start, err)
+		}
+		state = p
+	}
+	if err := l.reset(start, state); err != nil {
+		return l.fail(ErrLogFailed, fmt.Errorf("reset to offset %d: %w", start, err))
+	}
+	return nil
+}
+
+// reset does the work of Reset. The journal learns of the new start first: an interrupted reset is finished by recovery
+// when everything lies below the new start, and is otherwise seen as a log that lost nothing it still claims.
+func (l *Log) reset(start int64, state *producerState) error {
+	saved := logState{recoveryPoint: start, highWatermark: min(l.checkpointed, start), logStart: start}
+	if start < l.end { // going back: nothing of what is there may be believed any more
+		saved.recoveryPoint = 0
+	}
+	if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: saved}); err != nil {
+		return err
+	}
+	l.generation.Add(1)
+	defer l.generation.Add(1)
+	if err := l.removeSnapshots(func(int64) bool { return true }); err != nil {
+		return err
+	}
+	for _, s := range slices.Backward(slices.Concat(l.trimmed, l.segs)) {
+		if err := s.remove(l.fs); err != nil {
+			return err
+		}
+	}
+	if err := l.fs.SyncDir(l.path); err != nil {
+		return err
+	}
+	info := snapshotInfo{offset: start, segmentBase: start, maxTimestamp: noTimestamp}
+	if err := writeFileAtomic(l.fs, l.snapshotName(start), state.encode(info)); err != nil {
+		return err
+	}
+	s := newSegment(l.path, start)
+	if err := l.createSegmentFile(s); err != nil {
+		return err
+	}
+	if err := l.fs.SyncDir(l.path); err != nil {
+		return err
+	}
+	l.segs, l.trimmed, l.unsynced = []*segment{s}, nil, nil
+	l.beginActive(s)
+	l.start, l.end, l.checkpointed = start, start, saved.highWatermark
+	l.epochs, l.producers, l.damage, l.dirtyDir = epochCache{}, state, nil, false
+	l.durable.Store(start)
+	l.publish()
+	saved.recoveryPoint = start
+	return l.dir.journal.commit(logUpdate{tp: l.tp, state: saved})
+}
+
+// ProducerSnapshot returns the state of the idempotent producers as of offset, for Reset on a new replica that begins
+// there. offset lies in [LogStartOffset, LogEndOffset]; within a batch that batch is not counted.
+func (l *Log) ProducerSnapshot(offset int64) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return nil, err
+	}
+	if offset < l.start || offset > l.end {
+		return nil, fmt.Errorf("log %s: %w", l.tp, &RangeError{Offset: offset, LogStartOffset: l.start, End: l.end})
+	}
+	info := snapshotInfo{offset: offset, segmentBase: offset, maxTimestamp: noTimestamp}
+	if offset == l.end {
+		return l.producers.encode(info), nil
+	}
+	snapshots, err := l.listSnapshots()
+	if err != nil {
+		return nil, err
+	}
+	state, err := l.producersAt(l.segs, snapshots, offset)
+	if err != nil {
+		return nil, err
+	}
+	return state.encode(info), nil
+}
+
+// Trim raises the LogStartOffset to start, at most the LogEndOffset; lower values change nothing. Records below are
+// unreadable at once; it is durable after the next Dir.Checkpoint, which also removes the segments that lie wholly below.
+func (l *Log) Trim(start int64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return err
+	}
+	if start > l.end {
+		return fmt.Errorf("trim log %s: %w", l.tp, &RangeError{Offset: start, LogStartOffset: l.start, End: l.end})
+	}
+	if start <= l.start {
+		return nil
+	}
+	n := 0
+	for n < len(l.segs)-1 && l.segs[n].next <= start {
+		n++
+	}
+	l.trimmed = append(l.trimmed, l.segs[:n]...)
+	l.segs = slices.Clone(l.segs[n:])
+	l.start = start
+	l.epochs.truncateStart(start)
+	l.publish()
+	return nil
+}
+
+// removeTrimmed removes the files of segments that lie below the LogStartOffset in the journal, oldest first. The
+// producer state they stood for is made durable as a snapshot before.
+func (l *Log) removeTrimmed() error {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.trimmed) == 0 || l.usable() != nil {
+		return nil
+	}
+	saved, ok := l.dir.journal.state(l.tp)
+	n := 0
+	for n < len(l.trimmed) && ok && l.trimmed[n].next <= saved.logStart {
+		n++
+	}
+	if n == 0 {
+		return nil
+	}
+	first := l.trimmed[n-1].next
+	if err := l.keepSnapshot(first); err != nil {
+		return fmt.Errorf("trim log %s: %w", l.tp, err)
+	}
+	for len(l.trimmed) > 0 && l.trimmed[0].next <= first {
+		s := l.trimmed[0]
+		if err := s.remove(l.fs); err != nil {
+			return fmt.Errorf("trim log %s: %w", l.tp, err)
+		}
+		l.unsynced = slices.DeleteFunc(slices.Clone(l.unsynced), func(u *segment) bool { return u == s })
+		l.trimmed = l.trimmed[1:]
+	}
+	if err := l.removeSnapshots(func(at int64) bool { return at < first }); err != nil {
+		return fmt.Errorf("trim log %s: %w", l.tp, err)
+	}
+	return nil
+}
+
+// keepSnapshot makes sure that a good, synced producer snapshot of offset (a segment's base) is there.
+func (l *Log) keepSnapshot(offset int64) error {
+	_, _, err := l.loadSnapshot(offset)
+	if err == nil {
+		f, err := l.fs.Open(l.snapshotName(offset))
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(f.SyncData(), f.Close()); err != nil {
+			return err
+		}
+		return l.fs.SyncDir(l.path)
+	}
+	if err := ignoreBadHint(err); err != nil {
+		return err
+	}
+	snapshots, err := l.listSnapshots()
+	if err != nil {
+		return err
+	}
+	state, err := l.producersAt(slices.Concat(l.trimmed, l.segs), snapshots, offset)
+	if err != nil {
+		return err
+	}
+	info := snapshotInfo{offset: offset, segmentBase: offset, maxTimestamp: noTimestamp}
+	return writeFileAtomic(l.fs, l.snapshotName(offset), state.encode(info))
+}
