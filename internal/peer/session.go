@@ -32,6 +32,10 @@ type SessionConfig struct {
 	Request func() *internalv1.RegisterBrokerRequest
 	// Registered is told of the broker epoch, which it puts on file, before the broker goes on.
 	Registered func(ctx context.Context, resp *internalv1.RegisterBrokerResponse) error
+	// CaughtUp is called when the image in force holds the registration.
+	CaughtUp func()
+	// FencedChanged is called when the controller fenced or unfenced the broker.
+	FencedChanged func(fenced bool)
 	// Applied is the metadata offset of the image in force.
 	Applied func() model.MetadataOffset
 	// Await waits until the image in force is at least as new as the offset.
@@ -166,7 +170,11 @@ func (s *Session) registered(ctx context.Context, resp *internalv1.RegisterBroke
 	}
 	s.epoch.Store(resp.GetBrokerEpoch())
 	s.cfg.Logger.Info("registered", "broker_epoch", resp.GetBrokerEpoch(), "metadata_offset", resp.GetMetadataOffset())
-	return s.cfg.Await(ctx, model.MetadataOffset(resp.GetMetadataOffset()))
+	if err := s.cfg.Await(ctx, model.MetadataOffset(resp.GetMetadataOffset())); err != nil {
+		return ctx.Err()
+	}
+	s.cfg.CaughtUp()
+	return nil
 }
 
 // never reports whether the controller's answer cannot change by waiting.
@@ -329,6 +337,7 @@ func (s *Session) timeout() <-chan time.Time { return s.cfg.Clock.NewTimer(answe
 func (s *Session) take(answer *internalv1.HeartbeatResponse) time.Duration {
 	if was := s.fenced.Swap(answer.GetFenced()); was != answer.GetFenced() {
 		s.cfg.Logger.Info("the controller changed this broker's state", "fenced", answer.GetFenced())
+		s.cfg.FencedChanged(answer.GetFenced())
 	}
 	if !answer.GetFenced() {
 		s.once.unfenced.Do(func() { close(s.unfenced) })

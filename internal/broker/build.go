@@ -1,0 +1,227 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/config"
+	"github.com/penstock-io/penstock/internal/controller"
+	controllercore "github.com/penstock-io/penstock/internal/controller/core"
+	"github.com/penstock-io/penstock/internal/membership"
+	"github.com/penstock-io/penstock/internal/metadata"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/peer"
+	"github.com/penstock-io/penstock/internal/replication"
+	replicationcore "github.com/penstock-io/penstock/internal/replication/core"
+	"github.com/penstock-io/penstock/internal/server"
+	"github.com/penstock-io/penstock/internal/storage"
+	"github.com/penstock-io/penstock/internal/wire"
+)
+
+const (
+	controllerDir = "controller" // below the data directory
+	syncWorkers   = 4            // logs that are synced at a time
+)
+
+func (n *Node) wireLimits() wire.Limits {
+	return wire.Limits{
+		MaxMessageBytes:      n.cfg.Limits.MessageBytes,
+		MaxHeaderListBytes:   uint32(n.cfg.Limits.HeaderListBytes),      //nolint:gosec // checked by the configuration
+		MaxConcurrentStreams: uint32(n.cfg.Limits.StreamsPerConnection), //nolint:gosec // checked by the configuration
+	}
+}
+
+// serveAdmin answers on the admin listener from the beginning, so that a long recovery can be watched.
+func (n *Node) serveAdmin(context.Context) error {
+	handler := server.AdminHandler(n.registry.Handler(n.log), n.ready)
+	admin := server.NewAdminServer(handler)
+	n.groups.admin.Go("http", func(context.Context) error {
+		if err := admin.Serve(n.listeners.admin); err != nil && !errors.Is(err, http.ErrServerClosed) {
+			return fmt.Errorf("serve the admin listener: %w", err)
+		}
+		return nil
+	})
+	n.groups.admin.Go("http-stop", func(ctx context.Context) error {
+		<-ctx.Done()
+		return admin.Close()
+	})
+	return nil
+}
+
+// connect makes the ways to other nodes.
+func (n *Node) connect(context.Context) error {
+	n.conns = peer.NewConns(n.wireLimits())
+	n.nodes = peer.NewNodes(n.cfg.Controllers)
+	n.controllers = peer.NewControllers(n.conns, n.cfg.Controllers, n.clock)
+	return nil
+}
+
+// startQuorum splits the peer listener and starts the controller, where the node has that role.
+func (n *Node) startQuorum(context.Context) error {
+	protocols := []wire.Protocol{wire.ProtocolHTTP2}
+	if n.cfg.Roles.Controller {
+		protocols = append(protocols, wire.ProtocolRaft)
+	}
+	mux := wire.NewMux(n.groups.transport, n.listeners.peer, n.log, protocols...)
+	n.listeners.peer = mux.Listener(wire.ProtocolHTTP2)
+	if !n.cfg.Roles.Controller {
+		return nil
+	}
+	var voters []controller.Voter
+	for _, v := range n.cfg.Controllers {
+		voters = append(voters, controller.Voter{ID: v.ID, Address: v.Address})
+	}
+	var err error
+	n.quorum, err = controller.Start(controller.Config{
+		NodeID: n.cfg.NodeID, Voters: voters, Dir: filepath.Join(n.cfg.DataDir, controllerDir),
+		Listener: mux.Listener(wire.ProtocolRaft), Dial: wire.DialRaft, Prober: peer.NewProber(n.wireLimits()),
+		IncarnationID: n.incarnation, DirectoryID: n.dir.Meta().DirectoryID, Clock: n.clock, Logger: n.log,
+		Core:             controllercore.Config{SessionTimeout: n.cfg.SessionTimeout},
+		HeartbeatTimeout: n.cfg.Raft.Heartbeat, ElectionTimeout: n.cfg.Raft.Election, LeaseTimeout: n.cfg.Raft.Lease,
+	}, n.groups.quorum)
+	return err
+}
+
+// recoverReplicas opens the logs. Other nodes already reach this one's controller meanwhile.
+func (n *Node) recoverReplicas(ctx context.Context) error {
+	publishers := []metadata.Publisher{n.nodes}
+	if n.cfg.Roles.Broker {
+		syncer := storage.StartSyncer(n.groups.storage, syncWorkers, func(log *storage.Log, durableEnd int64, err error) {
+			n.replicas.OnSynced(log, durableEnd, err)
+		})
+		var err error
+		n.replicas, err = replication.NewManager(replication.Options{
+			NodeID: n.cfg.NodeID, Dir: n.dir, Syncer: syncer, Endpoint: peer.NewEndpoint(n.conns), Controller: n.controllers,
+			Clock: n.clock, Logger: n.log, Metrics: n.registry.Registerer(),
+			OnDiskFailure: func(err error) { n.diskFailure <- err },
+			Core:          replicationcore.Config{LagTimeMax: n.cfg.ReplicaLagTime},
+		})
+		if err != nil {
+			return err
+		}
+		publishers = append(publishers, n.replicas)
+	}
+	n.loader = metadata.NewLoader(append(publishers, n.cache)...)
+	n.servePeers()
+	if n.replicas == nil {
+		return nil
+	}
+	began := n.clock.Now()
+	lost, err := n.replicas.Recover(ctx)
+	if err != nil {
+		return fmt.Errorf("recover the logs in %s: %w", n.cfg.DataDir, err)
+	}
+	n.start.lost = lost
+	n.log.Info("recovered", "took", n.clock.Now().Sub(began).Round(time.Millisecond), "seats_lost", len(lost))
+	n.replicas.Start(n.groups.replicas)
+	n.groups.replicas.Go("disk-failure", func(ctx context.Context) error {
+		select {
+		case err := <-n.diskFailure:
+			return fmt.Errorf("the disk failed, and nobody knows what it holds: %w", err)
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	return nil
+}
+
+// servePeers answers other nodes.
+func (n *Node) servePeers() {
+	peers := &server.Peer{Identity: n, Controller: n.quorum, Replicas: n.replicas, Limits: n.wireLimits(), Logger: n.log}
+	server.Serve(n.groups.peers, "grpc-peer", peers.NewServer(), n.listeners.peer)
+}
+
+// serve opens the services for clients; until the broker has caught up they tell little more than how the cluster is.
+func (n *Node) serve(context.Context) error {
+	if n.replicas == nil {
+		return nil
+	}
+	n.client = &server.Client{
+		Cache: n.cache, Quorum: n.controllers, Replicas: n.replicas, Clock: n.clock, Logger: n.log, Group: n.groups.clients,
+		ProducerIDs: peer.NewProducerIDs(n.controllers, n.cfg.NodeID, func() model.BrokerEpoch { return n.session.Epoch() }),
+		Limits: server.Limits{
+			Wire: n.wireLimits(), InFlightBytes: n.cfg.Limits.InFlightBytes,
+			FetchCreditBytes: n.cfg.Limits.FetchCreditBytes, Subscriptions: n.cfg.Limits.Subscriptions,
+		},
+	}
+	n.client.Serving(false)
+	return nil
+}
+
+// join follows the metadata, registers the broker, and lets clients in.
+func (n *Node) join(context.Context) error {
+	if n.quorum != nil {
+		peer.FollowLocal(n.quorum, n.loader, n.controllers, n.groups.metadata)
+	} else {
+		peer.Follow(peer.FollowerConfig{
+			NodeID: n.cfg.NodeID, ClusterID: n.dir.Meta().ClusterID, Voters: n.cfg.Controllers, Loader: n.loader,
+			Controllers: n.controllers, Clock: n.clock, Logger: n.log,
+		}, n.conns, n.groups.metadata)
+	}
+	n.groups.metadata.Go("cluster-id", func(ctx context.Context) error {
+		if n.cache.Await(ctx, 1) != nil {
+			return nil // the node stops before it knows its cluster
+		}
+		id := n.cache.Image().ClusterID()
+		return errors.Join(n.takeCluster(id), n.startGossip(id))
+	})
+	if n.replicas == nil {
+		return nil
+	}
+	n.session = peer.StartSession(peer.SessionConfig{
+		NodeID: n.cfg.NodeID, Interval: n.cfg.HeartbeatInterval, Request: n.registration, Registered: n.registered,
+		CaughtUp: n.client.Open, FencedChanged: func(fenced bool) { n.client.Serving(!fenced) },
+		Applied: func() model.MetadataOffset { return n.cache.Image().Offset() }, Await: n.cache.Await,
+		Clock: n.clock, Logger: n.log,
+	}, n.controllers, n.conns, n.groups.session)
+	listening := n.groups.clients.Child("listeners")
+	for _, l := range n.listeners.clients {
+		server.Serve(listening, "grpc-"+l.name, n.client.NewServer(l.name), l.listener)
+	}
+	return nil
+}
+
+// startGossip starts the gossip once, when the cluster is known.
+func (n *Node) startGossip(cluster model.UUID) error {
+	if cluster.IsZero() || !n.gossiping.CompareAndSwap(false, true) {
+		return nil
+	}
+	gossip, err := membership.Start(membership.Config{
+		NodeID: n.cfg.NodeID, ClusterID: cluster, PeerAddress: n.cfg.PeerListener.Advertised,
+		Bind: n.cfg.GossipListener.Bind, Advertised: n.cfg.GossipListener.Advertised, Seeds: otherSeeds(n.cfg),
+		Key: n.cfg.GossipKey, Logger: n.log, Clock: n.clock,
+	}, n.groups.gossip)
+	if err != nil {
+		return err
+	}
+	n.groups.gossip.Go("hints", func(ctx context.Context) error {
+		for {
+			select {
+			case hint := <-gossip.Hints():
+				n.log.Debug("gossip", "node_seen", hint.Member.ID, "what", hint.Kind.String())
+				if hint.Kind != membership.HintLeft {
+					n.nodes.Hint(hint.Member.ID, hint.Member.PeerAddress)
+					n.conns.Wake(hint.Member.PeerAddress)
+				}
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	return nil
+}
+
+// otherSeeds are the configured seeds without the node itself.
+func otherSeeds(cfg *config.Config) []string {
+	var seeds []string
+	for _, seed := range cfg.GossipSeeds {
+		if seed != cfg.GossipListener.Advertised {
+			seeds = append(seeds, seed)
+		}
+	}
+	return seeds
+}

@@ -1,0 +1,136 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/penstock-io/penstock/api/gen/internalv1"
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/metadata"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/storage"
+)
+
+// bootIDFile names the running boot of the machine, where the system has such a file.
+const bootIDFile = "/proc/sys/kernel/random/boot_id"
+
+// minFeatureLevel is the lowest feature level that this version can run with.
+const minFeatureLevel = 1
+
+// Errors of a data directory that cannot be used as configured.
+var (
+	// ErrDirectoryInUse says that another process has the data directory locked.
+	ErrDirectoryInUse = errors.New("the data directory is in use")
+	// ErrOtherNode says that the directory belongs to a node of another number.
+	ErrOtherNode = errors.New("the data directory belongs to another node")
+	// ErrOtherCluster says that the directory belongs to another cluster.
+	ErrOtherCluster = errors.New("the data directory belongs to another cluster")
+)
+
+// startState is what the directory says about the time before this start; the registration confesses it.
+type startState struct {
+	lost      []*internalv1.ReplicaState
+	allLost   string
+	osLost    bool
+	confessed bool
+}
+
+// openDirectory locks the data directory, checks whose it is, and takes the mark of a clean shutdown off.
+func (n *Node) openDirectory(context.Context) error {
+	dir, err := storage.OpenDir(fsys.OS(), n.cfg.DataDir, storage.DirOptions{})
+	if errors.Is(err, fsys.ErrLocked) {
+		return fmt.Errorf("%w: %w; stop the other process, or set data.dir", ErrDirectoryInUse, err)
+	}
+	if err != nil {
+		return err
+	}
+	n.dir = dir
+	meta := dir.Meta()
+	if meta.NodeID != model.NoNode && meta.NodeID != n.cfg.NodeID {
+		return fmt.Errorf("%w: %s is of node %d and this is node %d; set node.id or data.dir",
+			ErrOtherNode, n.cfg.DataDir, meta.NodeID, n.cfg.NodeID)
+	}
+	boot := bootID()
+	n.start.osLost = dir.LostPageCache(boot)
+	if dir.Report().Created {
+		n.start.allLost = "the data directory is new"
+	}
+	if err := dir.ClearClean(boot); err != nil {
+		return err
+	}
+	return dir.UpdateMeta(func(m *storage.Meta) { m.NodeID = n.cfg.NodeID })
+}
+
+func bootID() string {
+	text, err := os.ReadFile(bootIDFile)
+	if err != nil {
+		return "" // not known: a directory that was not closed cleanly then counts as of another boot
+	}
+	return strings.TrimSpace(string(text))
+}
+
+// takeCluster puts the cluster id on file, or refuses another one than that on file.
+func (n *Node) takeCluster(id model.UUID) error {
+	if id.IsZero() {
+		return nil
+	}
+	if own := n.dir.Meta().ClusterID; !own.IsZero() && own != id {
+		return fmt.Errorf("%w: %s is of cluster %s, the controllers are of %s; set controllers or data.dir",
+			ErrOtherCluster, n.cfg.DataDir, own, id)
+	}
+	return n.dir.UpdateMeta(func(m *storage.Meta) { m.ClusterID = id })
+}
+
+// registration describes this incarnation to the controller.
+func (n *Node) registration() *internalv1.RegisterBrokerRequest {
+	meta := n.dir.Meta()
+	req := &internalv1.RegisterBrokerRequest{
+		ClusterId: meta.ClusterID.Bytes(), PreviousBrokerEpoch: int64(meta.BrokerEpoch),
+		Registration: &internalv1.BrokerRegistrationRecord{
+			BrokerId: int32(n.cfg.NodeID), IncarnationId: n.incarnation.Bytes(), DirectoryId: meta.DirectoryID.Bytes(),
+			Listeners: n.listeners.records(), PeerAddress: n.cfg.PeerListener.Advertised, Rack: n.cfg.Rack,
+			MinFeatureLevel: minFeatureLevel, MaxFeatureLevel: metadata.MaxFeatureLevel,
+		},
+	}
+	if !n.start.confessed {
+		req.LostSeats, req.AllSeatsLostReason, req.OsModeSeatsLost = n.start.lost, n.start.allLost, n.start.osLost
+	}
+	return req
+}
+
+// registered puts the registration on file before anything goes on under it.
+func (n *Node) registered(_ context.Context, resp *internalv1.RegisterBrokerResponse) error {
+	id, err := model.UUIDFromBytes(resp.GetClusterId())
+	if err != nil {
+		return err
+	}
+	if err := n.takeCluster(id); err != nil {
+		return err
+	}
+	epoch := model.BrokerEpoch(resp.GetBrokerEpoch())
+	if err := n.dir.UpdateMeta(func(m *storage.Meta) { m.BrokerEpoch = epoch }); err != nil {
+		return err
+	}
+	n.start.confessed = true
+	n.replicas.SetBrokerEpoch(epoch)
+	return n.startGossip(id)
+}
+
+// Probe says who lives here; it is server.Identity.
+func (n *Node) Probe() *internalv1.ProbeResponse {
+	meta := n.dir.Meta()
+	resp := &internalv1.ProbeResponse{
+		NodeId: int32(n.cfg.NodeID), IncarnationId: n.incarnation.Bytes(), ClusterId: meta.ClusterID.Bytes(),
+		DirectoryId: meta.DirectoryID.Bytes(),
+	}
+	if n.quorum != nil {
+		resp.QuorumState = internalv1.QuorumState(n.quorum.QuorumState())
+		if id := n.quorum.ClusterID(); !id.IsZero() {
+			resp.ClusterId = id.Bytes()
+		}
+	}
+	return resp
+}
