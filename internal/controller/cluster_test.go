@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type node struct {
 	address string
 	dir     string
 	tune    func(*Config)
+	logged  logBuffer
 
 	incarnation model.UUID
 	directory   model.UUID
@@ -165,7 +167,7 @@ func (n *node) config() Config {
 	cfg := Config{
 		NodeID: n.id, Voters: n.cluster.voters(), Dir: filepath.Join(n.dir, "raft"), Dial: n.dial, Prober: n,
 		IncarnationID: n.incarnation, DirectoryID: n.directory,
-		Logger:            slog.New(slog.NewTextHandler(testWriter{n}, &slog.HandlerOptions{Level: slog.LevelInfo})),
+		Logger:            slog.New(slog.NewTextHandler(&n.logged, nil)).With("node", n.id),
 		HeartbeatTimeout:  150 * time.Millisecond,
 		ElectionTimeout:   150 * time.Millisecond,
 		LeaseTimeout:      100 * time.Millisecond,
@@ -182,13 +184,31 @@ func (n *node) config() Config {
 	return cfg
 }
 
-type testWriter struct{ n *node }
+// logBuffer keeps what a node logs, and shows it with -v.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
 
-func (w testWriter) Write(b []byte) (int, error) {
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	if testing.Verbose() {
-		fmt.Printf("node %d: %s", w.n.id, b)
+		fmt.Printf("%s", b)
 	}
-	return len(b), nil
+	return l.text.Write(b)
+}
+
+func (l *logBuffer) Reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Reset()
+}
+
+func (l *logBuffer) contains(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return bytes.Contains(l.text.Bytes(), []byte(text))
 }
 
 func (n *node) start() {
@@ -342,5 +362,3 @@ func createTopic(c *cluster, name string) *internalv1.CreateTopicResponse {
 		return ctl.CreateTopic(ctx, &internalv1.CreateTopicRequest{Name: name, Actor: "test"})
 	})
 }
-
-func int32ID(n int) model.NodeID { return model.NodeID(n) } //nolint:gosec // small
