@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"io"
+	"time"
+
+	"github.com/penstock-io/penstock/client"
+)
+
+type topicJSON struct {
+	Name       string          `json:"name"`
+	TopicID    string          `json:"topic_id"`
+	Partitions []partitionJSON `json:"partitions"`
+	Configs    []configJSON    `json:"configs"`
+}
+
+type configJSON struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`
+	Source string `json:"source"`
+}
+
+// partitionJSON is the state of a partition; offsets are null where the leader did not say.
+type partitionJSON struct {
+	Topic          string  `json:"topic,omitempty"`
+	Partition      int32   `json:"partition"`
+	Leader         *int32  `json:"leader"`
+	LeaderEpoch    int32   `json:"leader_epoch"`
+	PartitionEpoch int32   `json:"partition_epoch"`
+	ISR            []int32 `json:"isr"`
+	ELR            []int32 `json:"elr"`
+	Replicas       []int32 `json:"replicas"`
+	LogStartOffset *int64  `json:"log_start_offset"`
+	HighWatermark  *int64  `json:"high_watermark"`
+	LogEndOffset   *int64  `json:"log_end_offset"`
+}
+
+// offsetsOf asks the leaders for start, HighWatermark and end of each partition; a partition whose leader does not answer in
+// time has no row.
+func offsetsOf(ctx context.Context, c *client.Client, t client.Topic, timeout time.Duration) map[int32][]int64 {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	out := make(map[int32][]int64, len(t.Partitions))
+	for _, p := range t.Partitions {
+		if p.Leader < 0 {
+			continue
+		}
+		offsets, err := c.ListOffsets(ctx, t.Name, p.Partition, client.AtStart(), client.AtEnd(), client.AtLogEnd())
+		if err == nil {
+			out[p.Partition] = offsets
+		}
+	}
+	return out
+}
+
+func describedTopic(t client.Topic, configs []client.TopicConfig, offsets map[int32][]int64) topicJSON {
+	d := topicJSON{Name: t.Name, TopicID: t.ID, Partitions: []partitionJSON{}, Configs: []configJSON{}}
+	for _, p := range t.Partitions {
+		d.Partitions = append(d.Partitions, describedPartition("", p, offsets[p.Partition]))
+	}
+	for _, c := range configs {
+		d.Configs = append(d.Configs, configJSON{Key: c.Key, Value: c.Value, Source: c.Source})
+	}
+	return d
+}
+
+func describedPartition(topic string, p client.Partition, offsets []int64) partitionJSON {
+	j := partitionJSON{
+		Topic: topic, Partition: p.Partition, Leader: nodeOrNull(p.Leader), LeaderEpoch: p.LeaderEpoch,
+		PartitionEpoch: p.PartitionEpoch, ISR: orEmpty(p.ISR), ELR: orEmpty(p.ELR), Replicas: orEmpty(p.Replicas),
+	}
+	if len(offsets) == 3 {
+		j.LogStartOffset, j.HighWatermark, j.LogEndOffset = &offsets[0], &offsets[1], &offsets[2]
+	}
+	return j
+}
+
+func describeTable(w io.Writer, d topicJSON, wide bool) error {
+	if err := row(w, "topic "+d.Name+"  id "+d.TopicID); err != nil {
+		return err
+	}
+	if err := partitionTable(w, d.Partitions, wide); err != nil {
+		return err
+	}
+	for _, c := range d.Configs {
+		if c.Source == "default" && !wide {
+			continue
+		}
+		if err := row(w, c.Key+"="+c.Value, c.Source); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func partitionTable(w io.Writer, list []partitionJSON, wide bool) error {
+	head := []any{"PARTITION", "LEADER", "EPOCH", "ISR", "REPLICAS", "START", "HIGH-WATERMARK", "END"}
+	if wide {
+		head = append(head, "ELR", "PARTITION-EPOCH")
+	}
+	if err := row(w, head...); err != nil {
+		return err
+	}
+	for _, p := range list {
+		var name any = p.Partition
+		if p.Topic != "" {
+			name = partitionName(p.Topic, p.Partition)
+		}
+		cells := []any{
+			name, known(p.Leader), p.LeaderEpoch, ids(p.ISR), ids(p.Replicas),
+			known(p.LogStartOffset), known(p.HighWatermark), known(p.LogEndOffset),
+		}
+		if wide {
+			cells = append(cells, ids(p.ELR), p.PartitionEpoch)
+		}
+		if err := row(w, cells...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
