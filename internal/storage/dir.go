@@ -33,6 +33,9 @@ type DirReport struct {
 	Created bool
 	// CleanShutdown is what meta.properties said: every log was closed cleanly and nothing was written since.
 	CleanShutdown bool
+	// SyncFailed says that a sync of this directory failed when it was last open. Recovery writes anew what may not have
+	// reached the disk, and every RecoveryReport says so too.
+	SyncFailed bool
 	// JournalDamagedBytes is how much of checkpoints.journal could not be believed: an unfinished last frame, or damage.
 	// What it said before is used; positions there may be older than the truth, never newer.
 	JournalDamagedBytes int64
@@ -54,6 +57,8 @@ type Dir struct {
 	meta Meta
 	logs map[model.TopicPartition]*Log // the open ones
 	busy map[model.TopicPartition]bool // being opened, deleted or set aside
+	// suspect are the logs not yet recovered since a sync failed.
+	suspect map[model.TopicPartition]bool
 }
 
 // OpenDir locks a data directory, making it when it is not there or empty, reads meta.properties, and opens and compacts
@@ -80,19 +85,53 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
-	keep := func(tp model.TopicPartition) bool { return slices.Contains(found, tp) }
-	if len(found) > 16 {
-		set := make(map[model.TopicPartition]bool, len(found))
-		for _, tp := range found {
-			set[tp] = true
-		}
-		keep = func(tp model.TopicPartition) bool { return set[tp] }
+	there := make(map[model.TopicPartition]bool, len(found))
+	for _, tp := range found {
+		there[tp] = true
 	}
+	keep := func(tp model.TopicPartition) bool { return there[tp] }
 	d.journal, d.report.JournalDamagedBytes, d.report.MissingLogs, err = openJournal(fsy, path.Join(dirPath, journalName), keep)
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
+	d.journal.onFailure = d.noteSyncFailure
+	if d.report.SyncFailed {
+		d.suspect = there
+		if err := d.settleSuspect(model.TopicPartition{}); err != nil {
+			return nil, errors.Join(fmt.Errorf("open data directory %s: %w", dirPath, err), d.journal.close())
+		}
+	}
 	return d, nil
+}
+
+// noteSyncFailure marks the directory after a failed sync, as well as that still works: data that the failed sync has
+// dropped can look whole from the page cache, to this process and the next.
+func (d *Dir) noteSyncFailure(err error) {
+	if errors.Is(err, fsys.ErrSyncFailed) {
+		_ = d.UpdateMeta(func(m *Meta) { m.SyncFailed = true }) //nolint:errcheck // the failure itself is reported
+	}
+}
+
+// isSuspect says whether a sync failed since the log was last recovered.
+func (d *Dir) isSuspect(tp model.TopicPartition) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.suspect[tp]
+}
+
+// settleSuspect notes that a log was recovered, or is gone; with the last one the mark of the failed sync goes.
+func (d *Dir) settleSuspect(tp model.TopicPartition) error {
+	d.mu.Lock()
+	delete(d.suspect, tp)
+	last := d.suspect != nil && len(d.suspect) == 0
+	if last {
+		d.suspect = nil
+	}
+	d.mu.Unlock()
+	if !last {
+		return nil
+	}
+	return d.UpdateMeta(func(m *Meta) { m.SyncFailed = false })
 }
 
 // openMeta reads meta.properties, or makes it in a directory that holds nothing yet.
@@ -103,7 +142,7 @@ func (d *Dir) openMeta(opts DirOptions) error {
 		if d.meta, err = decodeMeta(data); err != nil {
 			return fmt.Errorf("%w; restore %s from a backup, or empty the directory to start anew as a new replica", err, name)
 		}
-		d.report.CleanShutdown = d.meta.CleanShutdown
+		d.report.CleanShutdown, d.report.SyncFailed = d.meta.CleanShutdown, d.meta.SyncFailed
 		return nil
 	}
 	if !fsys.IsNotExist(err) {
@@ -311,7 +350,18 @@ func (d *Dir) OpenLog(tp model.TopicPartition, cfg Config) (log *Log, report Rec
 	} else if err != nil {
 		return nil, report, err
 	}
-	return openLog(d, tp, cfg)
+	log, report, err = openLog(d, tp, cfg)
+	if err != nil {
+		d.noteSyncFailure(err)
+		return nil, report, err
+	}
+	if report.SyncFailed {
+		if err := d.settleSuspect(tp); err != nil {
+			log.abandon()
+			return nil, RecoveryReport{}, err
+		}
+	}
+	return log, report, nil
 }
 
 // DeleteLog removes a log durably: when it returns without an error the log never comes back. An open one is closed.
@@ -356,7 +406,10 @@ func (d *Dir) setAside(tp model.TopicPartition, suffix string) (aside string, er
 	if err := d.fs.SyncDir(path.Dir(dir)); err != nil {
 		return "", fmt.Errorf("set log %s aside: %w", tp, err)
 	}
-	return aside, d.journal.commit(logUpdate{tp: tp, forget: true})
+	if err := d.journal.commit(logUpdate{tp: tp, forget: true}); err != nil {
+		return "", err
+	}
+	return aside, d.settleSuspect(tp)
 }
 
 // freeName returns name, or name with a number before its suffix when it is taken.

@@ -19,6 +19,6 @@
 //
 // A [Log] has one writer at a time (its methods that change it take the log's mutex); Read, OffsetForTime and the
 // positions may be called from any goroutine beside it and see an atomic snapshot. Sync may run beside the writer.
-// Locks are taken in the order Log.syncMu, Log.mu, Dir.mu, journal.mu, handleCache.mu; nothing is called back while
-// one is held.
+// Locks are taken in the order Log.syncMu, Log.mu, journal.mu, Dir.mu; nothing outside the package is called back
+// while one is held.
 package storage

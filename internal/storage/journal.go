@@ -31,6 +31,8 @@ type journal struct {
 	unsaved bool                              // appended and not synced
 	failed  error
 	buf     []byte
+
+	onFailure func(error) // told of the first failure, with mu held
 }
 
 // openJournal reads the journal, drops what keep does not want, and writes it anew. damaged is the number of bytes
@@ -153,6 +155,9 @@ func (j *journal) syncLocked() error {
 
 func (j *journal) fail(err error) error {
 	j.failed = fmt.Errorf("%w: %s: %w", ErrJournalFailed, j.name, err)
+	if j.onFailure != nil {
+		j.onFailure(err)
+	}
 	return j.failed
 }
 

@@ -237,6 +237,7 @@ func (l *Log) writable() error {
 func (l *Log) fail(kind, err error) error {
 	if l.failed == nil {
 		l.failed = fmt.Errorf("log %s: %w: %w", l.tp, kind, err)
+		l.dir.noteSyncFailure(err)
 	}
 	return l.failed
 }

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strconv"
@@ -13,6 +14,7 @@ import (
 const (
 	metaFileName  = "meta.properties"
 	metaVersion   = 1
+	metaKeys      = 8
 	maxMetaBytes  = 64 << 10
 	checksumField = "checksum"
 )
@@ -33,6 +35,9 @@ type Meta struct {
 	BootID string
 	// CleanShutdown says that every log was closed cleanly and nothing was written since.
 	CleanShutdown bool
+	// SyncFailed says that a sync failed and that not all logs were recovered since: what was written since the recovery
+	// points may be in the page cache and not on disk, whatever later syncs say.
+	SyncFailed bool
 }
 
 // encodeMeta writes one key=value a line; the last line is a CRC-32C of all before it.
@@ -45,6 +50,7 @@ func encodeMeta(m Meta) []byte {
 	fmt.Fprintf(&b, "broker.epoch=%d\n", m.BrokerEpoch)
 	fmt.Fprintf(&b, "boot.id=%s\n", strconv.Quote(m.BootID))
 	fmt.Fprintf(&b, "clean.shutdown=%t\n", m.CleanShutdown)
+	fmt.Fprintf(&b, "sync.failed=%t\n", m.SyncFailed)
 	fmt.Fprintf(&b, "%s=%08x\n", checksumField, crc32.Checksum(b.Bytes(), castagnoli))
 	return b.Bytes()
 }
@@ -78,8 +84,8 @@ func decodeMeta(data []byte) (Meta, error) {
 			return m, fmt.Errorf("%w: %s=%s: %w", ErrMetaDamaged, key, value, err)
 		}
 	}
-	if len(seen) != 7 || m.DirectoryID.IsZero() {
-		return m, fmt.Errorf("%w: %d keys of 7, directory id %q", ErrMetaDamaged, len(seen), uuidText(m.DirectoryID))
+	if len(seen) != metaKeys || m.DirectoryID.IsZero() {
+		return m, fmt.Errorf("%w: %d keys of %d, directory id %q", ErrMetaDamaged, len(seen), metaKeys, uuidText(m.DirectoryID))
 	}
 	return m, nil
 }
@@ -106,8 +112,10 @@ func (m *Meta) set(key, value string) (err error) {
 		m.BootID, err = strconv.Unquote(value)
 	case "clean.shutdown":
 		m.CleanShutdown, err = strconv.ParseBool(value)
+	case "sync.failed":
+		m.SyncFailed, err = strconv.ParseBool(value)
 	default:
-		err = fmt.Errorf("unknown key")
+		err = errors.New("unknown key")
 	}
 	return err
 }

@@ -29,6 +29,7 @@ func openLog(d *Dir, tp model.TopicPartition, cfg Config) (*Log, RecoveryReport,
 	l := &Log{dir: d, fs: d.fs, tp: tp, path: d.logDir(tp), cfg: cfg.withDefaults(), producers: newProducerState()}
 	r := &recovery{log: l}
 	r.saved, r.report.Known = d.journal.state(tp)
+	r.report.SyncFailed = d.isSuspect(tp)
 	r.report.RecoveryPoint, r.report.HighWatermark = r.saved.recoveryPoint, r.saved.highWatermark
 	if err := r.run(); err != nil {
 		for _, s := range l.segs {
@@ -132,9 +133,8 @@ func (r *recovery) beginAnew(start int64) error {
 	}
 	l.segs = []*segment{s}
 	l.beginActive(s)
-	l.producers = newProducerState()
-	if p, info, err := l.loadSnapshot(start); err == nil && info.offset == start {
-		l.producers = p
+	if p, _, err := l.loadSnapshot(start); err == nil {
+		l.producers = p // otherwise what was found below start is better than nothing
 	}
 	l.dirtyDir = true
 	return nil
@@ -526,18 +526,10 @@ func (r *recovery) finish() error {
 	}
 	l.checkpointed = min(r.saved.highWatermark, l.end)
 	r.report.LogStartOffset, r.report.LogEndOffset, r.report.Damage = l.start, l.end, l.damage
-	if l.damage == nil && (r.touched || l.end > max(r.saved.recoveryPoint, l.start)) {
-		for _, s := range l.segs {
-			if f := s.file.Load(); f != nil {
-				if err := f.SyncData(); err != nil {
-					return err
-				}
-			}
-		}
-		if err := l.fs.SyncDir(l.path); err != nil {
+	if l.damage == nil && (r.touched || r.report.SyncFailed || l.end > max(r.saved.recoveryPoint, l.start)) {
+		if err := r.sync(); err != nil {
 			return err
 		}
-		l.dirtyDir = false
 	}
 	l.durable.Store(l.end)
 	for _, s := range l.segs[:len(l.segs)-1] {
@@ -550,6 +542,53 @@ func (r *recovery) finish() error {
 		return l.dir.journal.commit(logUpdate{tp: l.tp, state: l.journalState()})
 	}
 	return nil
+}
+
+// sync makes what was scanned durable. After a failed sync the page cache may show what the disk does not have and
+// what no later sync of the same file writes: such files are written anew.
+func (r *recovery) sync() error {
+	l := r.log
+	for i, s := range l.segs {
+		f := s.file.Load()
+		if f == nil {
+			continue
+		}
+		if !r.report.SyncFailed {
+			if err := f.SyncData(); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := r.rewrite(s, l.segmentEnd(i)); err != nil {
+			return err
+		}
+	}
+	if err := l.fs.SyncDir(l.path); err != nil {
+		return err
+	}
+	l.dirtyDir = false
+	return nil
+}
+
+// rewrite replaces a segment's file by a synced copy of its first n bytes.
+func (r *recovery) rewrite(s *segment, n int64) error {
+	l := r.log
+	temp := s.logName() + tempSuffix
+	if err := l.copyPrefix(s, n, temp); err != nil {
+		return err
+	}
+	if err := l.fs.Rename(temp, s.logName()); err != nil {
+		return err
+	}
+	f, err := l.fs.Open(s.logName())
+	if err != nil {
+		return err
+	}
+	old := s.file.Swap(shareFile(f))
+	if s == l.active() {
+		l.preallocated = n
+	}
+	return old.release()
 }
 
 const zeroChunk = 64 << 10

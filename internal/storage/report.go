@@ -64,6 +64,9 @@ type RecoveryReport struct {
 	CutBytes    int64
 	// RemovedSegments is the number of segments behind the cut that were removed.
 	RemovedSegments int
+	// SyncFailed says that a sync failed when the directory was last open: what lies above the recovery point was written
+	// to the disk anew.
+	SyncFailed bool
 	// Damage is set when bytes below the recovery point are damaged.
 	Damage *Damage
 }
@@ -72,8 +75,8 @@ type RecoveryReport struct {
 func (r RecoveryReport) LostBelowRecoveryPoint() bool { return r.LogEndOffset < r.RecoveryPoint }
 
 // LostData says that the replica may have lost records that it had acknowledged: it gives up its seats in ISR and ELR.
-// That is the case for damage, for a cut of more than an unfinished batch, and for a log that ends below the
-// recovery point or the HighWatermark on file.
+// That is the case for damage, after a failed sync, for a cut of more than an unfinished batch, and for a log that ends
+// below the recovery point or the HighWatermark on file.
 func (r RecoveryReport) LostData() bool {
-	return r.Damage != nil || r.Cut == CutMore || r.LostBelowRecoveryPoint() || r.LogEndOffset < r.HighWatermark
+	return r.Damage != nil || r.SyncFailed || r.Cut == CutMore || r.LostBelowRecoveryPoint() || r.LogEndOffset < r.HighWatermark
 }

@@ -39,7 +39,7 @@ func (l *Log) TruncateTo(offset int64) (logEndOffset int64, err error) {
 	if err != nil {
 		return l.end, fmt.Errorf("truncate log %s to offset %d: %w", l.tp, offset, err)
 	}
-	if err := l.cutAt(i, pos, newEnd, offset, l.removeFrom); err != nil {
+	if err := l.cutAt(i, pos, newEnd, min(offset, newEnd+1), l.removeFrom); err != nil {
 		return l.end, l.fail(ErrLogFailed, fmt.Errorf("truncate to offset %d: %w", offset, err))
 	}
 	return l.end, nil
@@ -174,7 +174,7 @@ func (l *Log) restoreProducers() (*producerState, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.producersAt(l.segs, snapshots, l.end)
+	return l.producersAt(slices.Concat(l.trimmed, l.segs), snapshots, l.end)
 }
 
 // listSnapshots returns the offsets of the producer snapshots, sorted.
@@ -380,14 +380,15 @@ func (l *Log) ProducerSnapshot(offset int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	state, err := l.producersAt(l.segs, snapshots, offset)
+	state, err := l.producersAt(slices.Concat(l.trimmed, l.segs), snapshots, offset)
 	if err != nil {
 		return nil, err
 	}
 	return state.encode(info), nil
 }
 
-// Trim raises the LogStartOffset to start, at most the LogEndOffset; lower values change nothing. Records below are
+// Trim raises the LogStartOffset to start, at most the LogEndOffset (and, for the caller to see to, at most the
+// HighWatermark: in fsync mode that is durable here); lower values change nothing. Records below are
 // unreadable at once; it is durable after the next Dir.Checkpoint, which also removes the segments that lie wholly below.
 func (l *Log) Trim(start int64) error {
 	l.mu.Lock()
@@ -449,30 +450,22 @@ func (l *Log) removeTrimmed() error {
 	return nil
 }
 
-// keepSnapshot makes sure that a good, synced producer snapshot of offset (a segment's base) is there.
+// keepSnapshot writes a producer snapshot of offset (a segment's base) durably: the segments before it are about to go,
+// and with them what it could be rebuilt from.
 func (l *Log) keepSnapshot(offset int64) error {
-	_, _, err := l.loadSnapshot(offset)
-	if err == nil {
-		f, err := l.fs.Open(l.snapshotName(offset))
+	state, info, err := l.loadSnapshot(offset)
+	if err != nil {
+		if err := ignoreBadHint(err); err != nil {
+			return err
+		}
+		snapshots, err := l.listSnapshots()
 		if err != nil {
 			return err
 		}
-		if err := errors.Join(f.SyncData(), f.Close()); err != nil {
+		if state, err = l.producersAt(slices.Concat(l.trimmed, l.segs), snapshots, offset); err != nil {
 			return err
 		}
-		return l.fs.SyncDir(l.path)
+		info = snapshotInfo{offset: offset, segmentBase: offset, maxTimestamp: noTimestamp}
 	}
-	if err := ignoreBadHint(err); err != nil {
-		return err
-	}
-	snapshots, err := l.listSnapshots()
-	if err != nil {
-		return err
-	}
-	state, err := l.producersAt(slices.Concat(l.trimmed, l.segs), snapshots, offset)
-	if err != nil {
-		return err
-	}
-	info := snapshotInfo{offset: offset, segmentBase: offset, maxTimestamp: noTimestamp}
 	return writeFileAtomic(l.fs, l.snapshotName(offset), state.encode(info))
 }
