@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"path/filepath"
 	"time"
@@ -40,7 +41,7 @@ func (n *Node) serveAdmin(context.Context) error {
 	handler := server.AdminHandler(n.registry.Handler(n.log), n.ready)
 	admin := server.NewAdminServer(handler)
 	n.groups.admin.Go("http", func(context.Context) error {
-		if err := admin.Serve(n.listeners.admin); err != nil && !errors.Is(err, http.ErrServerClosed) {
+		if err := admin.Serve(n.listeners.admin); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("serve the admin listener: %w", err)
 		}
 		return nil
