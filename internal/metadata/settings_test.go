@@ -1,0 +1,75 @@
+package metadata
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/penstock-io/penstock/internal/model"
+)
+
+func TestTopicSettingTable(t *testing.T) {
+	table := TopicSettingTable()
+	if !slices.IsSortedFunc(table, func(a, b TopicSetting) int { return strings.Compare(a.Key, b.Key) }) {
+		t.Error("not sorted by key: lookups would miss")
+	}
+	for _, row := range table {
+		if row.Doc == "" || row.Type == "" {
+			t.Errorf("%s: no documentation or type", row.Key)
+		}
+		if row.Default == "" {
+			continue
+		}
+		s, err := ParseTopicSettings(map[string]string{row.Key: row.Default})
+		if err != nil || s != DefaultTopicSettings() {
+			t.Errorf("%s: setting the default changes something: %+v, %v", row.Key, s, err)
+		}
+	}
+}
+
+func TestParseTopicSettings(t *testing.T) {
+	s, err := ParseTopicSettings(map[string]string{
+		"flush.mode": "os", "min.insync.replicas": "2", "max.message.bytes": "1024", "segment.bytes": "65536",
+		"message.timestamp.type": "LogAppendTime", "index.interval.bytes": "1024",
+	})
+	want := TopicSettings{
+		FlushMode: FlushOS, MinInsyncReplicas: 2, MaxMessageBytes: 1024, SegmentBytes: 65536, IndexIntervalBytes: 1024,
+		MessageTimestampType: TimestampLogAppendTime,
+	}
+	if err != nil || s != want {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if s.FlushMode.String() != "os" || s.MessageTimestampType.String() != "LogAppendTime" ||
+		DefaultTopicSettings().FlushMode.String() != "fsync" || DefaultTopicSettings().MessageTimestampType.String() != "CreateTime" {
+		t.Error("spelling")
+	}
+	for _, c := range []struct{ key, value, says string }{
+		{"flush.mod", "os", `"flush.mode"`},
+		{"min.in.sync.replicas", "1", `"min.insync.replicas"`},
+		{"retention.ms", "1", "retention.ms"},
+		{strings.Repeat("x", 1<<20), "1", "did you mean"},
+		{"", "1", "did you mean"},
+		{"flush.mode", "OS", "fsync, os"},
+		{"segment.bytes", "1e6", "not a whole number"},
+		{"segment.bytes", "", "not a whole number"},
+		{"segment.bytes", "1", "between"},
+		{"segment.bytes", "99999999999999999999", "not a whole number"},
+		{"min.insync.replicas", "-1", "between"},
+	} {
+		_, err := ParseTopicSettings(map[string]string{c.key: c.value})
+		if !model.IsCode(err, model.CodeInvalidConfig) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%.20s=%s: got %.200v", c.key, c.value, err)
+		}
+	}
+}
+
+func TestEffectiveMinISR(t *testing.T) {
+	for rf, want := range map[int]int{1: 1, 2: 1, 3: 2, 4: 3, 5: 3, 6: 4, 7: 4} {
+		if got := DefaultTopicSettings().EffectiveMinISR(rf); got != want {
+			t.Errorf("replication factor %d: %d, want %d", rf, got, want)
+		}
+		if got := (TopicSettings{MinInsyncReplicas: 2}).EffectiveMinISR(rf); got != 2 {
+			t.Errorf("set to 2: %d", got)
+		}
+	}
+}
