@@ -31,6 +31,9 @@ func (n *fakeNode) metadata(names []string) ([]*penstockv1.Broker, []*penstockv1
 		}
 		out.TopicId = t.id.Bytes()
 		for i, p := range t.partitions {
+			if p.hidden {
+				p = &fakePartition{leader: 1, epoch: 1}
+			}
 			out.Partitions = append(out.Partitions, &penstockv1.PartitionMetadata{
 				Partition: int32(i), LeaderId: p.leader, LeaderEpoch: p.epoch, Replicas: []int32{1, 2, 3}, Isr: []int32{1, 2},
 			})

@@ -62,6 +62,7 @@ type fakePartition struct {
 	end       int64
 	committed int64
 	producers map[int64]*fakeProducer
+	hidden    bool // metadata goes on to show the first leader
 	stalled   bool // batches are appended and never answered
 }
 
@@ -310,4 +311,10 @@ func (n *fakeNode) find(name string, id []byte, partition int32) (*fakePartition
 		return nil, err
 	}
 	return p, nil
+}
+
+func protoHint(topic string, id model.UUID, leader, epoch int32, port int) *penstockv1.LeaderHint {
+	return &penstockv1.LeaderHint{
+		Topic: topic, TopicId: id.Bytes(), LeaderId: leader, LeaderEpoch: epoch, Host: "127.0.0.1", Port: int32(port),
+	}
 }
