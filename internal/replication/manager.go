@@ -250,7 +250,10 @@ func (m *Manager) OnSynced(log *storage.Log, durableEnd int64, err error) {
 	case err != nil:
 		m.diskFailed(err)
 	case p != nil && p.log == log:
-		m.run(p, func(*effects) core.Output { return p.replica.LocalDurable(durableEnd, m.now()) })
+		m.run(p, func(fx *effects) core.Output {
+			fx.fetch = p.fetcher // a follower acknowledges
+			return p.replica.LocalDurable(durableEnd, m.now())
+		})
 	}
 }
 
