@@ -202,8 +202,13 @@ type ReplicaState struct {
 	Partition int32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
 	// Why the replica gives up its seats in ISR and ELR; empty where it does not.
 	SeatLostReason string `protobuf:"bytes,3,opt,name=seat_lost_reason,json=seatLostReason,proto3" json:"seat_lost_reason,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Log end offset after recovery. Where every replica that could know has lost its seat, the one with the highest
+	// (last_leader_epoch, log_end_offset) leads; a replica that leaves this unset cannot be compared, and holds that up.
+	LogEndOffset *int64 `protobuf:"varint,4,opt,name=log_end_offset,json=logEndOffset,proto3,oneof" json:"log_end_offset,omitempty"`
+	// Leader epoch of the last batch after recovery; -1 for an empty log.
+	LastLeaderEpoch int32 `protobuf:"varint,5,opt,name=last_leader_epoch,json=lastLeaderEpoch,proto3" json:"last_leader_epoch,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ReplicaState) Reset() {
@@ -257,6 +262,20 @@ func (x *ReplicaState) GetSeatLostReason() string {
 	return ""
 }
 
+func (x *ReplicaState) GetLogEndOffset() int64 {
+	if x != nil && x.LogEndOffset != nil {
+		return *x.LogEndOffset
+	}
+	return 0
+}
+
+func (x *ReplicaState) GetLastLeaderEpoch() int32 {
+	if x != nil {
+		return x.LastLeaderEpoch
+	}
+	return 0
+}
+
 // RegisterBrokerRequest describes an incarnation.
 type RegisterBrokerRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -266,7 +285,8 @@ type RegisterBrokerRequest struct {
 	Registration *BrokerRegistrationRecord `protobuf:"bytes,2,opt,name=registration,proto3" json:"registration,omitempty"`
 	// Broker epoch on file in the directory; -1 for a new one.
 	PreviousBrokerEpoch int64 `protobuf:"varint,3,opt,name=previous_broker_epoch,json=previousBrokerEpoch,proto3" json:"previous_broker_epoch,omitempty"`
-	// Replicas that lost their seat by what recovery found.
+	// Replicas that lost their seat by what recovery found. With os_mode_seats_lost also the others, without a reason, so that
+	// their ends are known.
 	LostSeats []*ReplicaState `protobuf:"bytes,4,rep,name=lost_seats,json=lostSeats,proto3" json:"lost_seats,omitempty"`
 	// Every replica lost its seat, for this reason: a new or restored directory. Empty otherwise.
 	AllSeatsLostReason string `protobuf:"bytes,5,opt,name=all_seats_lost_reason,json=allSeatsLostReason,proto3" json:"all_seats_lost_reason,omitempty"`
@@ -1804,11 +1824,14 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\fR\tclusterId\x12D\n" +
 	"\fquorum_state\x18\x04 \x01(\x0e2!.penstock.internal.v1.QuorumStateR\vquorumState\x12!\n" +
-	"\fdirectory_id\x18\x05 \x01(\fR\vdirectoryId\"q\n" +
+	"\fdirectory_id\x18\x05 \x01(\fR\vdirectoryId\"\xdb\x01\n" +
 	"\fReplicaState\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12(\n" +
-	"\x10seat_lost_reason\x18\x03 \x01(\tR\x0eseatLostReason\"\xe1\x02\n" +
+	"\x10seat_lost_reason\x18\x03 \x01(\tR\x0eseatLostReason\x12)\n" +
+	"\x0elog_end_offset\x18\x04 \x01(\x03H\x00R\flogEndOffset\x88\x01\x01\x12*\n" +
+	"\x11last_leader_epoch\x18\x05 \x01(\x05R\x0flastLeaderEpochB\x11\n" +
+	"\x0f_log_end_offset\"\xe1\x02\n" +
 	"\x15RegisterBrokerRequest\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12R\n" +
@@ -2035,6 +2058,7 @@ func file_penstock_internal_v1_controller_proto_init() {
 		return
 	}
 	file_penstock_internal_v1_metadata_record_proto_init()
+	file_penstock_internal_v1_controller_proto_msgTypes[2].OneofWrappers = []any{}
 	file_penstock_internal_v1_controller_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
