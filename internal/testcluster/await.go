@@ -30,7 +30,7 @@ func (c *Cluster) Await(what string, condition func() error) {
 }
 
 // AwaitHealthy waits until all nodes run, are registered and unfenced, and all partitions are fully in sync, in the image
-// of every node.
+// of every node, and these are the same.
 func (c *Cluster) AwaitHealthy() {
 	c.t.Helper()
 	c.Await("the cluster is healthy", func() error {
@@ -49,6 +49,9 @@ func (c *Cluster) AwaitHealthy() {
 			case <-node.Ready():
 			default:
 				return fmt.Errorf("node %d is not ready", i)
+			}
+			if first := c.running(1); first != nil && first.Image().Offset() != node.Image().Offset() {
+				return fmt.Errorf("node %d has another image than node 1", i)
 			}
 			if b, ok := node.Image().Broker(model.NodeID(i)); !ok || b.Epoch != node.BrokerEpoch() {
 				return fmt.Errorf("node %d has not seen its registration", i)

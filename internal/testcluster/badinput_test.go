@@ -184,6 +184,7 @@ func TestTooFewInSyncReplicas(t *testing.T) {
 func TestWrongBrokerNamesTheLeader(t *testing.T) {
 	cluster := testcluster.Start(t, testcluster.Options{Nodes: 3})
 	createTopic(t, cluster.Client(), "topic", 1, nil)
+	cluster.AwaitHealthy()
 	leader := cluster.LeaderOf("topic", 0)
 	other := leader%3 + 1
 	ctx := bounded(t, time.Minute)

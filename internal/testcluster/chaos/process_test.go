@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -73,11 +72,23 @@ type process struct {
 }
 
 // launch starts a program. It ends with the test at the latest.
-func launch(t *testing.T, name, dir string, env []string, stdin io.Reader, program string, args ...string) *process {
+func launch(t *testing.T, name, dir string, env []string, program string, args ...string) *process {
+	t.Helper()
+	return launchWith(t, name, dir, env, nil, nil, program, args...)
+}
+
+// launchWith is launch with files as standard input and output; without them it has no input, and output is kept.
+func launchWith(t *testing.T, name, dir string, env []string, stdin, stdout *os.File, program string, args ...string) *process {
 	t.Helper()
 	p := &process{name: name, out: newOutput(), err: newOutput(), ended: make(chan struct{})}
 	p.cmd = exec.Command(program, args...)
-	p.cmd.Dir, p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = dir, stdin, p.out, p.err
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, p.out, p.err
+	if stdin != nil {
+		p.cmd.Stdin = stdin
+	}
+	if stdout != nil {
+		p.cmd.Stdout = stdout
+	}
 	p.cmd.Env = append(cleanEnv(), env...)
 	p.cmd.SysProcAttr = childAttributes()
 	if err := p.cmd.Start(); err != nil {
