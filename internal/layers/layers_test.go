@@ -36,6 +36,20 @@ func TestTree(t *testing.T) {
 	t.Run("docs", func(t *testing.T) { report(t, checkDocs(all)) })
 }
 
+// TestTableHasNoGhosts fails on entries whose package is gone.
+func TestTableHasNoGhosts(t *testing.T) {
+	all := readTree(t)
+	for entry := range table {
+		alive := false
+		for _, s := range all {
+			alive = alive || within(s.dir, entry)
+		}
+		if !alive {
+			t.Errorf("table: %s does not exist", entry)
+		}
+	}
+}
+
 // TestRulesBite shows each rule something that it must find, and something like it that it must not.
 func TestRulesBite(t *testing.T) {
 	long := "package fsys\nfunc f() {\n" + strings.Repeat("_ = 1\n", maxFunctionLines+1) + "}\n"
