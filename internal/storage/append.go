@@ -292,21 +292,32 @@ func (l *Log) roll() error {
 	return nil
 }
 
-// createSegmentFile makes the empty file of a new segment; a leftover of a failed attempt is replaced.
+// createSegmentFile makes the empty file of a new segment; a leftover of a failed attempt is replaced. When it fails,
+// no file of the segment is left, or the log has failed: a leftover would end the segment before it on the next open.
+// The caller sees to it that the directory is synced before anything else counts as durable.
 func (l *Log) createSegmentFile(s *segment) error {
-	if err := removeIfExists(l.fs, s.logName()); err != nil {
-		return err
+	err := l.createEmpty(s)
+	if err == nil {
+		return nil
+	}
+	l.dirtyDir = true
+	if cleanErr := s.remove(l.fs); cleanErr != nil {
+		return l.fail(ErrLogFailed, errors.Join(err, cleanErr))
+	}
+	return err
+}
+
+func (l *Log) createEmpty(s *segment) error {
+	for _, name := range []string{s.logName(), s.indexName(), s.timeIndexName()} {
+		if err := removeIfExists(l.fs, name); err != nil {
+			return err
+		}
 	}
 	f, err := l.fs.Create(s.logName())
 	if err != nil {
 		return err
 	}
 	s.file.Store(shareFile(f))
-	for _, name := range []string{s.indexName(), s.timeIndexName()} {
-		if err := removeIfExists(l.fs, name); err != nil {
-			return errors.Join(err, s.remove(l.fs))
-		}
-	}
 	return nil
 }
 

@@ -371,8 +371,8 @@ func (l *Log) closeCleanly() error {
 		return err
 	}
 	l.index.finish(l.fs)
-	// The snapshot is a hint: without it the next open scans the active segment.
-	if l.end > l.active().base || len(l.producers.byID) > 0 {
+	// The snapshot is a hint: without it the next open scans the active segment. An empty segment's state has one already.
+	if l.pos > 0 {
 		_ = l.writeSnapshot() //nolint:errcheck // see above
 	}
 	if l.durable.Load() != l.end {

@@ -384,7 +384,7 @@ func (x *logMachine) checkEpochs(got []EpochStart) {
 		if i < 0 {
 			continue
 		}
-		first := max(e.StartOffset, x.m.batches[i].h.BaseOffset) // a rebuilt start is that of the first record
+		first := max(e.StartOffset, x.m.batches[i].h.BaseOffset, x.m.start) // a rebuilt start is that of the first record
 		if !slices.ContainsFunc(got, func(g EpochStart) bool { return g.Epoch == e.Epoch && g.StartOffset <= first }) {
 			x.t.Fatalf("epoch %+v was lost: %+v of %+v", e, got, x.m.epochs)
 		}
@@ -447,6 +447,8 @@ func (x *logMachine) checkProducers() {
 		}
 	}
 	if !bytes.Equal(clone.encode(snapshotInfo{}), want.encode(snapshotInfo{})) {
+		_, info, err := x.log.loadSnapshot(x.log.segs[0].base)
+		x.t.Logf("snapshot %+v %v", info, err)
 		x.t.Fatalf("producers %s, want %s", describeProducers(clone), describeProducers(want))
 	}
 }

@@ -145,6 +145,15 @@ func (r *recovery) scan() error {
 	l := r.log
 	first := 0 // the first segment that is not trusted
 	for first < len(l.segs)-1 && l.segs[first+1].base <= r.saved.recoveryPoint {
+		if l.segs[first+1].base == r.saved.recoveryPoint {
+			exact, err := r.endsAt(l.segs[first], r.saved.recoveryPoint)
+			if err != nil {
+				return err
+			}
+			if !exact {
+				break
+			}
+		}
 		if err := r.trust(l.segs[first], l.segs[first+1].base); err != nil {
 			return err
 		}
@@ -176,6 +185,17 @@ func (r *recovery) scan() error {
 		resumed = false
 	}
 	return nil
+}
+
+// endsAt says whether a segment is known to end at offset. A segment that begins right at the recovery point may be the
+// leftover of a failed roll, after which the segment before went on.
+func (r *recovery) endsAt(s *segment, offset int64) (bool, error) {
+	_, info, err := r.log.loadSnapshot(offset)
+	if err != nil || info.segmentBase != s.base {
+		return false, ignoreBadHint(err)
+	}
+	stat, err := r.log.fs.Stat(s.logName())
+	return err == nil && stat.Size == info.position, err
 }
 
 // trust takes a sealed segment over unread.
@@ -448,7 +468,7 @@ func (r *recovery) seal(i int, next int64) {
 	l.index.finish(l.fs)
 	s.next, s.size = next, l.pos
 	s.maxTimestamp.Store(l.index.maxTs)
-	if l.damage == nil {
+	if l.damage == nil && l.pos > 0 { // an empty segment's state has a snapshot already, which may be all there is
 		info := snapshotInfo{offset: l.end, segmentBase: s.base, position: l.pos, maxTimestamp: l.index.maxTs}
 		_ = writeHint(l.fs, l.snapshotName(l.end), l.producers.encode(info)) //nolint:errcheck // a hint
 	}
