@@ -50,6 +50,15 @@ type Client struct {
 	closed bool
 }
 
+// A broker whose machine hangs is given up after these two.
+const (
+	keepaliveTime    = 5 * time.Second
+	keepaliveTimeout = 3 * time.Second
+)
+
+// silence is how long an answer may be out before the metadata is asked whether it will ever come.
+const silence = time.Second
+
 // maxConns bounds the connections kept; those to addresses no longer known go first.
 const maxConns = 1024
 
@@ -140,6 +149,7 @@ func (c *Client) conn(address string) (*grpc.ClientConn, error) {
 	}
 	options := wire.DialOptions(wire.Limits{
 		ConnectTimeout: c.config.DialTimeout, MaxMessageBytes: c.config.MaxMessageBytes, Pool: c.pool,
+		KeepaliveTime: keepaliveTime, KeepaliveTimeout: keepaliveTimeout,
 	})
 	options = append(options, grpc.WithUserAgent("penstock-go-client"))
 	conn, err := grpc.NewClient("passthrough:///"+address, options...)

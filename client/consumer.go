@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -76,6 +75,7 @@ type Consumer struct {
 	items      []fetchItem
 	nextSub    uint64
 	closed     bool
+	closing    sync.Once
 
 	// Of Poll alone.
 	held      fetchItem
@@ -399,18 +399,19 @@ func (k *Consumer) copyHeaders(list []record.RecordHeader) []Header {
 // Close ends the consumer and what Poll returned last. It must not be called while Poll runs in another goroutine with
 // records in use; a waiting Poll returns ErrClosed.
 func (k *Consumer) Close() error {
-	k.mu.Lock()
-	if k.closed {
-		k.mu.Unlock()
-		return nil
-	}
-	k.closed = true
-	k.mu.Unlock()
+	var err error
+	k.closing.Do(func() { err = k.stop() })
+	return err
+}
+
+func (k *Consumer) stop() error {
 	k.unlisten()
+	k.end()
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	err := k.group.Stop(ctx)
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	for key := range k.partitions {
 		k.remove(key)
 	}
@@ -418,10 +419,5 @@ func (k *Consumer) Close() error {
 		item.payload.Free()
 	}
 	k.items = nil
-	k.mu.Unlock()
-	signal(k.ready)
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
 	return err
 }

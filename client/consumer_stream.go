@@ -21,7 +21,10 @@ type fetchStream struct {
 	subs     map[uint64]*consumerPartition
 	commands []*penstockv1.FetchRequest
 	owed     int // credit to be given back
+	out      int // credit in use
 	queued   int // items that Poll has not taken
+	heard    time.Time
+	cancel   context.CancelFunc
 }
 
 // route runs until ctx is done: it subscribes partitions at their leaders, and again where they move or fail.
@@ -81,7 +84,31 @@ func (k *Consumer) routeOnce(now time.Time) time.Duration {
 			next = wait
 		}
 	}
+	for _, s := range k.streams {
+		s.checkSilence(now)
+		if next < 0 || next > silence {
+			next = silence
+		}
+	}
 	return next
+}
+
+// maxSilence is how long a broker may send nothing, not even progress, before its stream is given up.
+const maxSilence = 5 * silence
+
+// checkSilence asks around where a broker sends nothing that has credit to, and in the end gives its stream up. It needs
+// the consumer's mu.
+func (s *fetchStream) checkSilence(now time.Time) {
+	silent := now.Sub(s.heard)
+	if s.out > 0 || len(s.subs) == 0 || silent < 2*silence || s.heard.IsZero() {
+		return
+	}
+	for _, pt := range s.subs {
+		s.consumer.client.meta.request(pt.key.topic)
+	}
+	if silent > maxSilence {
+		s.cancel()
+	}
 }
 
 // followLeader leaves a leader that is none any more. It needs mu.
@@ -188,6 +215,7 @@ func (s *fetchStream) giveBack(n int) {
 		return
 	}
 	s.owed += n
+	s.out -= n
 	if s.owed >= s.consumer.config.CreditBytes/4 || s.queued == 0 {
 		signal(s.wake)
 	}
@@ -197,6 +225,9 @@ func (s *fetchStream) giveBack(n int) {
 func (s *fetchStream) run(ctx context.Context) error {
 	k := s.consumer
 	ctx, cancel := context.WithCancel(ctx)
+	k.mu.Lock()
+	s.cancel = cancel
+	k.mu.Unlock()
 	err := s.serve(ctx, cancel)
 	cancel()
 	k.client.logger.Debug("a fetch stream ended", "broker", s.address, "error", err)
@@ -224,6 +255,9 @@ func (s *fetchStream) serve(ctx context.Context, cancel context.CancelFunc) erro
 		return err
 	}
 	stream := wire.FetchClientStream{ClientStream: raw}
+	k.mu.Lock()
+	s.heard = k.client.clock.Now()
+	k.mu.Unlock()
 	received := make(chan error, 1)
 	started := k.group.Go("fetch-receive", func(context.Context) error {
 		defer cancel()
@@ -291,6 +325,8 @@ func (s *fetchStream) frame(m *wire.FetchResponse) {
 	k := s.consumer
 	credit := m.Payload.Len()
 	k.mu.Lock()
+	s.heard = k.client.clock.Now()
+	s.out += credit
 	pt := s.subs[m.Head.GetSubscriptionId()]
 	var offset int64
 	if pt != nil {

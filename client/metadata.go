@@ -196,7 +196,7 @@ func (m *metadataCache) refreshLoop(ctx context.Context) error {
 // refresh asks a broker for the topics named.
 func (m *metadataCache) refresh(ctx context.Context, names []string) error {
 	return m.client.call(ctx, true, func(ctx context.Context, conn *grpc.ClientConn) error {
-		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		ctx, cancel := context.WithTimeout(ctx, 2*silence) // another broker may know it sooner
 		defer cancel()
 		out, err := penstockv1.NewMetadataServiceClient(conn).GetMetadata(ctx, &penstockv1.GetMetadataRequest{Topics: names})
 		if err != nil {

@@ -36,6 +36,7 @@ type producerPartition struct {
 	hold        bool           // an error waits for its turn: sending on is in vain
 	failures    int            // in a row
 	retryAt     time.Time
+	askedAt     time.Time // when the metadata was asked about a silent leader
 
 	active    bool     // in the producer's active list
 	finished  []*batch // settled, callbacks not called yet

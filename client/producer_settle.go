@@ -219,16 +219,11 @@ func (pt *producerPartition) lost(s *produceStream, now time.Time) {
 
 // sweep does what time brings: expiry, request timeouts, linger, retries, moved leaders.
 func (pt *producerPartition) sweep(now time.Time, moved bool) {
-	p := pt.producer
 	pt.mu.Lock()
 	if moved {
 		pt.followLeader(now)
 	}
-	if len(pt.queue) > 0 && pt.next > 0 && !pt.queue[0].answered && pt.queue[0].err == nil &&
-		now.Sub(pt.queue[0].sentAt) > p.config.RequestTimeout+p.config.RequestTimeout/2 {
-		p.client.meta.request(pt.topic.name)
-		pt.rewind(now, true, false)
-	}
+	pt.checkSilence(now)
 	pt.checkTopic(now)
 	pt.settle(now)
 	pt.schedule(now)
@@ -238,6 +233,21 @@ func (pt *producerPartition) sweep(now time.Time, moved bool) {
 	}
 	pt.mu.Unlock()
 	pt.finish()
+}
+
+// checkSilence asks around where the leader does not answer, and in the end sends anew. It needs mu.
+func (pt *producerPartition) checkSilence(now time.Time) {
+	if len(pt.queue) == 0 || pt.next == 0 || pt.queue[0].answered || pt.queue[0].err != nil {
+		return
+	}
+	silent := now.Sub(pt.queue[0].sentAt)
+	if silent > silence && now.Sub(pt.askedAt) > silence {
+		pt.askedAt = now
+		pt.producer.client.meta.request(pt.topic.name)
+	}
+	if timeout := pt.producer.config.RequestTimeout; silent > timeout+timeout/2 {
+		pt.rewind(now, true, false)
+	}
 }
 
 // followLeader leaves a leader that is no longer one. It needs mu.

@@ -76,7 +76,8 @@ func orDefault[T comparable](v, def T) T {
 }
 
 // ServerOptions returns how every gRPC server of Penstock is set up: codec, pool, windows, buffers, keepalive, limits, and
-// interceptors that turn what handlers return into a status (see [Status]). Options that follow may add interceptors.
+// interceptors that turn what handlers return into a status (see [Status]). Options that follow may add interceptors. Write
+// buffers are shared among idle connections, which is gRPC's default by now.
 func ServerOptions(l Limits) []grpc.ServerOption {
 	l = l.withDefaults()
 	return []grpc.ServerOption{
@@ -86,7 +87,6 @@ func ServerOptions(l Limits) []grpc.ServerOption {
 		grpc.InitialConnWindowSize(l.WindowBytes),
 		grpc.ReadBufferSize(l.BufferBytes),
 		grpc.WriteBufferSize(l.BufferBytes),
-		grpc.SharedWriteBuffer(true),
 		grpc.MaxRecvMsgSize(l.MaxMessageBytes),
 		grpc.MaxHeaderListSize(l.MaxHeaderListBytes),
 		grpc.MaxConcurrentStreams(l.MaxConcurrentStreams),
@@ -117,7 +117,6 @@ func DialOptions(l Limits) []grpc.DialOption {
 		grpc.WithInitialConnWindowSize(l.WindowBytes),
 		grpc.WithReadBufferSize(l.BufferBytes),
 		grpc.WithWriteBufferSize(l.BufferBytes),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithMaxHeaderListSize(l.MaxHeaderListBytes),
 		grpc.WithConnectParams(connectParams(l.ConnectTimeout)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
