@@ -63,7 +63,9 @@ const silence = time.Second
 const maxConns = 1024
 
 // Dial returns a client and checks that one of the bootstrap addresses answers, within ctx.
-func Dial(ctx context.Context, config Config) (*Client, error) {
+func Dial(ctx context.Context, config Config) (*Client, error) { return dial(ctx, config, wire.DefaultPool()) }
+
+func dial(ctx context.Context, config Config, pool *wire.Pool) (*Client, error) {
 	if len(config.Bootstrap) == 0 {
 		return nil, newError(model.CodeInvalidRequest, true, "no bootstrap address is given: name at least one host:port")
 	}
@@ -78,7 +80,7 @@ func Dial(ctx context.Context, config Config) (*Client, error) {
 		config.Logger = slog.Default()
 	}
 	c := &Client{
-		config: config, logger: config.Logger, clock: lifecycle.RealClock(), pool: wire.DefaultPool(),
+		config: config, logger: config.Logger, clock: lifecycle.RealClock(), pool: pool,
 		conns: make(map[string]*grpc.ClientConn), next: rand.IntN(len(config.Bootstrap)), //nolint:gosec // spreads load
 	}
 	c.group = lifecycle.New(wire.WithClientID(context.Background(), config.ClientID), "client", c.logger)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -150,13 +151,25 @@ func (c *fakeCluster) dial() *Client {
 	c.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	client, err := Dial(ctx, Config{Bootstrap: c.bootstrap(), ClientID: "test", Logger: slog.New(slog.DiscardHandler)})
+	pool := wire.NewDebugPool()
+	if c.discard {
+		pool = wire.NewPool()
+	}
+	config := Config{Bootstrap: c.bootstrap(), ClientID: "test", Logger: slog.New(slog.DiscardHandler)}
+	client, err := dial(ctx, config, pool)
 	if err != nil {
 		c.tb.Fatal(err)
 	}
 	c.tb.Cleanup(func() {
 		if err := client.Close(); err != nil {
 			c.tb.Error(err)
+		}
+		deadline := time.Now().Add(10 * time.Second)
+		for len(pool.Leaks()) > 0 {
+			if time.Now().After(deadline) {
+				c.tb.Fatalf("%d buffers were never returned; one was taken at\n%s", len(pool.Leaks()), pool.Leaks()[0])
+			}
+			runtime.Gosched()
 		}
 	})
 	return client
