@@ -35,6 +35,7 @@ type cluster struct {
 	n, port int
 	dev     *process         // nil unless broker dev runs
 	byHand  map[int]*process // nodes that the test started itself, the latest of each
+	started []*process       // everything that was ever started
 	admin   *client.Client
 }
 
@@ -42,9 +43,16 @@ type cluster struct {
 func startDev(t *testing.T, n int) *cluster {
 	t.Helper()
 	bin := thePrograms(t)
+	c := newCluster(t, bin, n)
+	c.startAll()
+	return c
+}
+
+// newCluster prepares a cluster that does not run yet.
+func newCluster(t *testing.T, bin programs, n int) *cluster {
+	t.Helper()
 	c := &cluster{t: t, bin: bin, n: n, dir: filepath.Join(t.TempDir(), "dev"), port: freeBlock(t, n), byHand: map[int]*process{}}
 	t.Cleanup(c.end)
-	c.startAll()
 	return c
 }
 
@@ -54,6 +62,7 @@ func (c *cluster) startAll() {
 	begin := time.Now()
 	c.dev = launch(c.t, "broker dev", filepath.Dir(c.dir), c.env, c.bin.broker,
 		"dev", "--brokers", strconv.Itoa(c.n), "--port", strconv.Itoa(c.port), "--data-dir", c.dir)
+	c.started = append(c.started, c.dev)
 	if err := c.dev.out.awaitLine("ready", readyTimeout, c.dev.ended); err != nil {
 		c.t.Fatalf("broker dev: %v\n%s%s", err, c.dev.out, c.dev.err)
 	}
@@ -96,7 +105,6 @@ func (c *cluster) end() {
 		case <-c.dev.ended:
 		case <-time.After(stopTimeout):
 			c.t.Errorf("broker dev did not end within %v after an interrupt\n%s", stopTimeout, tail(c.dev.err.String()))
-			_ = c.dev.cmd.Process.Kill()
 		}
 	}
 	for i := 1; i <= c.n; i++ {
@@ -104,9 +112,8 @@ func (c *cluster) end() {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
-	for _, p := range c.byHand {
-		_ = p.cmd.Process.Kill()
-		<-p.ended
+	for _, p := range c.started {
+		p.end()
 	}
 	if c.t.Failed() {
 		c.showLogs()
@@ -210,6 +217,7 @@ func (c *cluster) start(i int) {
 	c.t.Helper()
 	p := launch(c.t, fmt.Sprintf("node %d", i), c.nodeDir(i), c.env, c.bin.broker, "--config", c.config(i))
 	c.byHand[i] = p
+	c.started = append(c.started, p)
 	eventually(c.t, readyTimeout, fmt.Sprintf("node %d has written its pid file", i), func() error {
 		if !p.running() {
 			c.t.Fatalf("node %d ended at its start: %v\n%s%s", i, p.waitErr, tail(p.out.String()), tail(p.err.String()))

@@ -73,8 +73,7 @@ func (c *cluster) startLoad(topic, name string, extra ...string) *load {
 	go func() { l.fed <- l.feed() }()
 	c.t.Cleanup(func() {
 		l.stop()
-		_ = l.proc.cmd.Process.Kill()
-		<-l.proc.ended
+		l.proc.end()
 		<-l.fed
 		<-l.read
 		_ = receipts.Close()

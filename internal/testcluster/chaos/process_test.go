@@ -71,7 +71,7 @@ type process struct {
 	waitErr  error         // how it ended; set before ended is closed
 }
 
-// launch starts a program. It ends with the test at the latest.
+// launch starts a program, which the caller ends: see process.end.
 func launch(t *testing.T, name, dir string, env []string, program string, args ...string) *process {
 	t.Helper()
 	return launchWith(t, name, dir, env, nil, nil, program, args...)
@@ -98,12 +98,6 @@ func launchWith(t *testing.T, name, dir string, env []string, stdin, stdout *os.
 		p.waitErr = p.cmd.Wait()
 		close(p.ended)
 	}()
-	t.Cleanup(func() {
-		if p.running() {
-			_ = p.cmd.Process.Kill()
-		}
-		<-p.ended
-	})
 	return p
 }
 
@@ -125,6 +119,14 @@ func (p *process) running() bool {
 	default:
 		return true
 	}
+}
+
+// end kills what still runs, and awaits it.
+func (p *process) end() {
+	if p.running() {
+		_ = p.cmd.Process.Kill()
+	}
+	<-p.ended
 }
 
 func (p *process) pid() int { return p.cmd.Process.Pid }
