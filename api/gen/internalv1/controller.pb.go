@@ -285,8 +285,8 @@ type RegisterBrokerRequest struct {
 	Registration *BrokerRegistrationRecord `protobuf:"bytes,2,opt,name=registration,proto3" json:"registration,omitempty"`
 	// Broker epoch on file in the directory; -1 for a new one.
 	PreviousBrokerEpoch int64 `protobuf:"varint,3,opt,name=previous_broker_epoch,json=previousBrokerEpoch,proto3" json:"previous_broker_epoch,omitempty"`
-	// Replicas that lost their seat by what recovery found. With os_mode_seats_lost also the others, without a reason, so that
-	// their ends are known.
+	// Replicas that lost their seat by what recovery found, with the reason; and, without one, all others that the directory
+	// holds, so that their ends are known.
 	LostSeats []*ReplicaState `protobuf:"bytes,4,rep,name=lost_seats,json=lostSeats,proto3" json:"lost_seats,omitempty"`
 	// Every replica lost its seat, for this reason: a new or restored directory. Empty otherwise.
 	AllSeatsLostReason string `protobuf:"bytes,5,opt,name=all_seats_lost_reason,json=allSeatsLostReason,proto3" json:"all_seats_lost_reason,omitempty"`

@@ -23,9 +23,14 @@ func (b *Batch) RegisterBroker(req *internalv1.RegisterBrokerRequest) (*internal
 	if err != nil {
 		return nil, model.Errorf(model.CodeInvalidRequest, "directory id: %w", err)
 	}
+	lostSeats, ends, err := seatsOf(req.GetLostSeats())
+	if err != nil {
+		return nil, err
+	}
 	old, known := b.Image().Broker(id)
 	switch {
 	case known && old.IncarnationID == incarnation && old.DirectoryID == directory:
+		b.state.told[id] = confession{epoch: old.Epoch, ends: ends, nothing: req.GetAllSeatsLostReason() != ""}
 		return b.registered(old.Epoch), nil
 	case known && old.DirectoryID != directory && !old.Fenced:
 		return nil, model.Errorf(model.CodeDuplicateBroker,
@@ -34,10 +39,6 @@ func (b *Batch) RegisterBroker(req *internalv1.RegisterBrokerRequest) (*internal
 		return nil, model.Errorf(model.CodeDuplicateBroker, "broker %d is being registered by another incarnation; try again", id)
 	}
 	allLost := req.GetAllSeatsLostReason() != "" || b.restoredDirectory(req, old, directory)
-	lostSeats, err := seatsOf(req.GetLostSeats())
-	if err != nil {
-		return nil, err
-	}
 	fateOf := func(t *metadata.Topic, tp model.TopicPartition, replica model.NodeID) fate {
 		switch {
 		case replica != id:
@@ -53,12 +54,14 @@ func (b *Batch) RegisterBroker(req *internalv1.RegisterBrokerRequest) (*internal
 		if err := b.add("broker-registered", brokerActor(id), record); err != nil {
 			return err
 		}
-		return b.add("broker-registered", brokerActor(id), reseatAll(b.Image(), []model.NodeID{id}, fateOf)...)
+		return b.add("broker-registered", brokerActor(id), b.seats().reseatAll([]model.NodeID{id}, fateOf)...)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return b.registered(model.BrokerEpoch(b.draft.NextOffset())), nil //nolint:gosec // offsets stay far below 2^63
+	epoch := model.BrokerEpoch(b.draft.NextOffset()) //nolint:gosec // offsets stay far below 2^63
+	b.state.told[id] = confession{epoch: epoch, ends: ends, nothing: req.GetAllSeatsLostReason() != ""}
+	return b.registered(epoch), nil
 }
 
 func (b *Batch) registered(epoch model.BrokerEpoch) *internalv1.RegisterBrokerResponse {
@@ -113,19 +116,47 @@ func (b *Batch) restoredDirectory(req *internalv1.RegisterBrokerRequest, old *me
 	return previous < oldest || previous > old.Epoch
 }
 
-func seatsOf(states []*internalv1.ReplicaState) (map[model.TopicPartition]bool, error) {
-	seats := map[model.TopicPartition]bool{}
+// seatsOf reads which seats are lost, and where logs end.
+func seatsOf(states []*internalv1.ReplicaState) (map[model.TopicPartition]bool, map[model.TopicPartition]logEnd, error) {
+	seats, ends := map[model.TopicPartition]bool{}, map[model.TopicPartition]logEnd{}
 	for _, s := range states {
-		if s.GetSeatLostReason() == "" {
-			continue
-		}
 		id, err := model.UUIDFromBytes(s.GetTopicId())
 		if err != nil {
-			return nil, model.Errorf(model.CodeInvalidRequest, "topic id of a lost seat: %w", err)
+			return nil, nil, model.Errorf(model.CodeInvalidRequest, "topic id of a replica: %w", err)
 		}
-		seats[model.TopicPartition{TopicID: id, Partition: s.GetPartition()}] = true
+		tp := model.TopicPartition{TopicID: id, Partition: s.GetPartition()}
+		if s.GetSeatLostReason() != "" {
+			seats[tp] = true
+		}
+		if s.LogEndOffset != nil {
+			ends[tp] = logEnd{epoch: model.LeaderEpoch(s.GetLastLeaderEpoch()), offset: s.GetLogEndOffset()}
+		}
 	}
-	return seats, nil
+	return seats, ends, nil
+}
+
+// confession is what a broker told of its logs when it registered.
+type confession struct {
+	epoch   model.BrokerEpoch
+	ends    map[model.TopicPartition]logEnd
+	nothing bool // it has no logs but those
+}
+
+// seats decides on the image as the batch has it so far.
+func (b *Batch) seats() seater {
+	image := b.Image()
+	return seater{image: image, ends: func(tp model.TopicPartition, id model.NodeID) (logEnd, bool) {
+		broker, ok := image.Broker(id)
+		told := b.state.told[id]
+		if !ok || told.epoch != broker.Epoch {
+			return logEnd{}, false
+		}
+		end, listed := told.ends[tp]
+		if !listed {
+			end = logEnd{epoch: model.NoLeaderEpoch}
+		}
+		return end, listed || told.nothing
+	}}
 }
 
 // Heartbeat decides what a heartbeat asks for: to be let in, to stop, to be gone.
@@ -167,7 +198,7 @@ func (b *Batch) unfence(broker *metadata.Broker) error {
 			return err
 		}
 		allStay := func(*metadata.Topic, model.TopicPartition, model.NodeID) fate { return stays }
-		return b.add("broker-unfenced", brokerActor(broker.ID), reseatAll(b.Image(), []model.NodeID{broker.ID}, allStay)...)
+		return b.add("broker-unfenced", brokerActor(broker.ID), b.seats().reseatAll([]model.NodeID{broker.ID}, allStay)...)
 	})
 }
 
@@ -208,7 +239,7 @@ func (b *Batch) fence(cause, actor string, ids ...model.NodeID) error {
 			}
 			return stays
 		}
-		return b.add(cause, actor, reseatAll(b.Image(), ids, fateOf)...)
+		return b.add(cause, actor, b.seats().reseatAll(ids, fateOf)...)
 	})
 }
 
@@ -229,7 +260,7 @@ func (b *Batch) stop(broker *metadata.Broker, x *session) (bool, error) {
 				return err
 			}
 		}
-		moves := leadershipsAway(b.Image(), broker.ID)
+		moves := b.seats().leadershipsAway(broker.ID)
 		if err := b.add("broker-stopping", brokerActor(broker.ID), moves...); err != nil {
 			return err
 		}
@@ -251,19 +282,19 @@ func (b *Batch) stop(broker *metadata.Broker, x *session) (bool, error) {
 }
 
 // leadershipsAway returns the changes that move every leadership of a broker that another live ISR member can take.
-func leadershipsAway(image *metadata.Image, id model.NodeID) []*internalv1.MetadataRecord {
+func (s seater) leadershipsAway(id model.NodeID) []*internalv1.MetadataRecord {
 	var records []*internalv1.MetadataRecord
-	for t := range image.Topics() {
+	for t := range s.image.Topics() {
 		for n, p := range t.AllPartitions() {
 			if p.Leader != id {
 				continue
 			}
-			next := *p
-			elect(image, &next, minISROf(t, p))
+			tp, next := model.TopicPartition{TopicID: t.ID, Partition: n}, *p
+			s.elect(tp, &next, minISROf(t, p))
 			if next.Leader == model.NoNode || !p.InISR(next.Leader) {
 				continue
 			}
-			if r := change(model.TopicPartition{TopicID: t.ID, Partition: n}, p, &next, false); r != nil {
+			if r := change(tp, p, &next, false); r != nil {
 				records = append(records, r)
 			}
 		}

@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/internal/model"
 )
@@ -299,14 +301,105 @@ func TestR10SoleSurvivorThatLostItsSeatIsElectedAsPossiblyLossy(t *testing.T) {
 	if !w.partition(sole).PossiblyLossy {
 		t.Fatal("not recorded as possibly lossy")
 	}
-	// Of two that lost their seats neither is elected before somebody compared them.
-	w.register(2, lose)
-	w.unfence(2)
-	w.expect(pair, none, nil, nil, ids(1, 2))
+	w.expect(pair, none, nil, ids(2), ids(1))
 	w.join(1) // a clean election clears the mark
 	if p := w.partition(sole); p.Leader != 1 || p.PossiblyLossy {
 		t.Fatalf("%+v", p)
 	}
+}
+
+func TestR10OfThoseThatLostTheirSeatsTheOneThatKnowsMostIsElected(t *testing.T) {
+	type end struct {
+		epoch  int32
+		offset int64
+	}
+	for name, c := range map[string]struct {
+		ends map[model.NodeID]end // of brokers that tell
+		want model.NodeID
+	}{
+		"longest":                  {map[model.NodeID]end{1: {3, 10}, 2: {3, 12}, 3: {3, 11}}, 2},
+		"epoch before offset":      {map[model.NodeID]end{1: {2, 100}, 2: {3, 12}, 3: {4, 1}}, 3},
+		"equal: order of replicas": {map[model.NodeID]end{1: {3, 10}, 2: {3, 10}, 3: {3, 10}}, 2},
+		"empty logs":               {map[model.NodeID]end{1: {-1, 0}, 2: {-1, 0}, 3: {0, 1}}, 3},
+		"one does not tell":        {map[model.NodeID]end{1: {3, 10}, 2: {3, 12}}, none},
+		"nobody tells":             {nil, none},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, Config{})
+			w.join(1, 2, 3)
+			tp := w.topic("t", nil, 2, 3, 1)
+			w.kill(1, 2, 3)
+			for id := model.NodeID(1); id <= 3; id++ {
+				w.register(id, func(r *internalv1.RegisterBrokerRequest) {
+					s := &internalv1.ReplicaState{TopicId: tp.TopicID.Bytes(), SeatLostReason: "cut"}
+					if e, tells := c.ends[id]; tells {
+						s.LogEndOffset, s.LastLeaderEpoch = proto.Int64(e.offset), e.epoch
+					}
+					r.LostSeats = []*internalv1.ReplicaState{s}
+				})
+			}
+			w.expect(tp, none, nil, nil, ids(1, 2, 3))
+			w.unfence(1)
+			w.unfence(2)
+			w.expect(tp, none, nil, nil, ids(1, 2, 3)) // not all of them answer yet
+			w.unfence(3)
+			if c.want == none {
+				w.expect(tp, none, nil, nil, ids(1, 2, 3))
+				return
+			}
+			w.expect(tp, c.want, ids(c.want), nil, nil)
+			if !w.partition(tp).PossiblyLossy {
+				t.Fatal("not recorded as possibly lossy")
+			}
+		})
+	}
+}
+
+func TestR10EmptyDirectoriesHaveNothingToTell(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.join(1, 2)
+	tp := w.topic("t", nil, 1, 2)
+	w.kill(1, 2)
+	w.register(1, func(r *internalv1.RegisterBrokerRequest) { r.AllSeatsLostReason = "new" })
+	w.register(2, func(r *internalv1.RegisterBrokerRequest) {
+		r.LostSeats = []*internalv1.ReplicaState{{TopicId: tp.TopicID.Bytes(), SeatLostReason: "cut", LogEndOffset: proto.Int64(7)}}
+	})
+	w.unfence(2)
+	w.unfence(1)
+	w.expect(tp, 2, ids(2), nil, nil)
+}
+
+func TestR10MachinesLostTogetherInOSMode(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.join(1, 2)
+	tp := w.topic("t", map[string]string{"flush.mode": "os"}, 1, 2)
+	w.kill(1, 2)
+	tell := func(osLost bool) func(*internalv1.RegisterBrokerRequest) {
+		return func(r *internalv1.RegisterBrokerRequest) {
+			r.OsModeSeatsLost = osLost
+			r.LostSeats = []*internalv1.ReplicaState{{
+				TopicId: tp.TopicID.Bytes(), LogEndOffset: proto.Int64(int64(r.GetRegistration().GetBrokerId())),
+			}}
+		}
+	}
+	w.register(1, tell(true))
+	w.register(2, tell(true))
+	w.state.told = map[model.NodeID]confession{} // another controller takes over
+	w.state.Deactivate()
+	w.state.Activate(w.now, w.state.Image())
+	w.unfence(1)
+	w.unfence(2)
+	w.expect(tp, none, nil, nil, ids(1, 2)) // nobody remembers what they told
+	w.batch(func(b *Batch) {                // the answer to broker 2 was lost, so it asks again
+		req := w.request(w.broker(2))
+		tell(true)(req)
+		if _, err := b.RegisterBroker(req); err != nil {
+			t.Fatal(err)
+		}
+	})
+	w.register(1, tell(false))
+	w.unfence(1)
+	w.expect(tp, 2, ids(2), nil, nil)
 }
 
 func TestR11ElectionOrder(t *testing.T) {

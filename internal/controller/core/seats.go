@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -22,10 +23,23 @@ const (
 	lost               // its log can no longer vouch for what was acknowledged
 )
 
+// logEnd is where a replica's log ended when its broker registered.
+type logEnd struct {
+	epoch  model.LeaderEpoch // of the last batch
+	offset int64
+}
+
+// seater decides about seats and leaders on an image.
+type seater struct {
+	image *metadata.Image
+	// ends says where a replica's log ends; false where its present incarnation has not told.
+	ends func(tp model.TopicPartition, id model.NodeID) (logEnd, bool)
+}
+
 // reseat returns the partition after its replicas met their fates, with a leader where one can be had (rule R11): members that
 // leave an ISR that stays at or above minISR leave for good and empty the ELR; members that leave it below go to the ELR
 // together; those that lost their seat are remembered while the ISR is below.
-func reseat(image *metadata.Image, p *metadata.Partition, minISR int, fateOf func(model.NodeID) fate) metadata.Partition {
+func (s seater) reseat(tp model.TopicPartition, p *metadata.Partition, minISR int, fateOf func(model.NodeID) fate) metadata.Partition {
 	next := *p
 	next.ISR = keep(p.ISR, func(id model.NodeID) bool { return fateOf(id) == stays })
 	next.ELR = keep(p.ELR, func(id model.NodeID) bool { return fateOf(id) != lost })
@@ -41,7 +55,7 @@ func reseat(image *metadata.Image, p *metadata.Partition, minISR int, fateOf fun
 	}
 	settle(&next, minISR)
 	if next.Leader == model.NoNode || !next.InISR(next.Leader) {
-		elect(image, &next, minISR)
+		s.elect(tp, &next, minISR)
 	}
 	return next
 }
@@ -56,32 +70,54 @@ func settle(p *metadata.Partition, minISR int) {
 }
 
 // elect gives the partition a leader: the first live ISR member in the order of the replicas, else the first live ELR member,
-// else nobody. A sole survivor that lost its seat is elected as possibly lossy (rule R10): nobody knows more.
-func elect(image *metadata.Image, p *metadata.Partition, minISR int) {
+// else, where all that could know have lost their seat, the one of them that knows most (rule R10), else nobody.
+func (s seater) elect(tp model.TopicPartition, p *metadata.Partition, minISR int) {
 	p.Leader = model.NoNode
-	live := func(id model.NodeID) bool {
-		b, ok := image.Broker(id)
-		return ok && b.Live()
-	}
 	for _, id := range p.Replicas {
-		if p.InISR(id) && live(id) {
+		if p.InISR(id) && s.live(id) {
 			p.Leader, p.PossiblyLossy = id, false
 			return
 		}
 	}
 	for _, id := range p.Replicas {
-		if p.InELR(id) && live(id) {
+		if p.InELR(id) && s.live(id) {
 			p.Leader, p.PossiblyLossy = id, false
 			p.ISR = with(p.ISR, id)
 			settle(p, minISR)
 			return
 		}
 	}
-	if len(p.ISR) == 0 && len(p.ELR) == 0 && len(p.LastKnown) == 1 && live(p.LastKnown[0]) {
-		p.Leader, p.PossiblyLossy = p.LastKnown[0], true
-		p.ISR = with(nil, p.Leader)
-		p.LastKnown = nil
+	if len(p.ISR) > 0 || len(p.ELR) > 0 {
+		return
 	}
+	if id, ok := s.bestOfLost(tp, p); ok {
+		p.Leader, p.PossiblyLossy = id, true
+		p.ISR, p.LastKnown = with(nil, id), nil
+	}
+}
+
+func (s seater) live(id model.NodeID) bool {
+	b, ok := s.image.Broker(id)
+	return ok && b.Live()
+}
+
+// bestOfLost compares the last known members, once all of them are live and have told where their logs end: the highest
+// (leader epoch, end offset) wins, the first in the order of the replicas among equals. A single one need not tell.
+func (s seater) bestOfLost(tp model.TopicPartition, p *metadata.Partition) (model.NodeID, bool) {
+	best, bestEnd := model.NoNode, logEnd{}
+	for _, id := range p.Replicas {
+		if !slices.Contains(p.LastKnown, id) {
+			continue
+		}
+		end, told := s.ends(tp, id)
+		if !s.live(id) || (!told && len(p.LastKnown) > 1) {
+			return model.NoNode, false
+		}
+		if best == model.NoNode || cmp.Or(cmp.Compare(end.epoch, bestEnd.epoch), cmp.Compare(end.offset, bestEnd.offset)) > 0 {
+			best, bestEnd = id, end
+		}
+	}
+	return best, best != model.NoNode
 }
 
 // change returns the record that turns old into next, or nil where they are equal. newEpoch asks for a new leader epoch even
@@ -114,17 +150,17 @@ func change(tp model.TopicPartition, old, next *metadata.Partition, newEpoch boo
 
 // reseatAll returns the changes of all partitions that a fate befalls, topics by name. Partitions without a replica in
 // concerned are left alone.
-func reseatAll(image *metadata.Image, concerned []model.NodeID,
+func (s seater) reseatAll(concerned []model.NodeID,
 	fateOf func(t *metadata.Topic, tp model.TopicPartition, id model.NodeID) fate,
 ) []*internalv1.MetadataRecord {
 	var records []*internalv1.MetadataRecord
-	for t := range image.Topics() {
+	for t := range s.image.Topics() {
 		for n, p := range t.AllPartitions() {
 			if !slices.ContainsFunc(concerned, p.HasReplica) {
 				continue
 			}
 			tp := model.TopicPartition{TopicID: t.ID, Partition: n}
-			next := reseat(image, p, minISROf(t, p), func(id model.NodeID) fate { return fateOf(t, tp, id) })
+			next := s.reseat(tp, p, minISROf(t, p), func(id model.NodeID) fate { return fateOf(t, tp, id) })
 			if r := change(tp, p, &next, false); r != nil {
 				records = append(records, r)
 			}

@@ -45,6 +45,10 @@ type State struct {
 	image    *metadata.Image
 	sessions map[model.NodeID]*session
 	nextTick time.Time // when the next tick is due; zero before the first
+
+	// told is what brokers said of their logs, by the registration they said it at. It is lost with the process: partitions
+	// whose last known members wait to be compared then wait for these to register again.
+	told map[model.NodeID]confession
 }
 
 // session is what the active controller knows of a broker beside the image. It is lost with the leadership.
@@ -68,7 +72,7 @@ type Target struct {
 
 // New returns a state that is not active and holds the empty image.
 func New(cfg Config) *State {
-	return &State{cfg: cfg.withDefaults(), image: metadata.Empty(), sessions: map[model.NodeID]*session{}}
+	return &State{cfg: cfg.withDefaults(), image: metadata.Empty(), sessions: map[model.NodeID]*session{}, told: map[model.NodeID]confession{}}
 }
 
 // Config returns the constants, with the defaults filled in.
@@ -115,6 +119,10 @@ func (s *State) Applied(image *metadata.Image) {
 	maps.DeleteFunc(s.sessions, func(id model.NodeID, x *session) bool {
 		b, ok := image.Broker(id)
 		return !ok || b.Epoch > x.epoch
+	})
+	maps.DeleteFunc(s.told, func(id model.NodeID, c confession) bool {
+		b, ok := image.Broker(id)
+		return ok && b.Epoch > c.epoch
 	})
 }
 
