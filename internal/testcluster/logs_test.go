@@ -158,6 +158,7 @@ func TestRealLogsSurviveStopsAndKills(t *testing.T) {
 	}
 	check("at first")
 	cluster.StopAll()
+	compareReplicas(t, cluster)
 	cluster.RestartAll()
 	cluster.AwaitHealthy()
 	check("after all were stopped and started")
@@ -172,6 +173,8 @@ func TestRealLogsSurviveStopsAndKills(t *testing.T) {
 		cluster.AwaitHealthy()
 	}
 	check("at last")
+	cluster.StopAll()
+	compareReplicas(t, cluster)
 }
 
 // tally counts what a producer was told, by value.
