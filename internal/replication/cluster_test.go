@@ -62,7 +62,7 @@ func newCluster(t testing.TB, n int, options func(*Options)) *cluster {
 		t: t, options: options, image: metadata.Empty(), nodes: map[model.NodeID]*testNode{},
 		cut: map[[2]model.NodeID]bool{}, streams: map[*memStream]bool{}, reported: map[model.UUID][]model.NodeID{},
 	}
-	c.change(&rec{Kind: &internalv1.MetadataRecord_Cluster{Cluster: &internalv1.ClusterRecord{ClusterId: testUUID(99).Bytes()}}})
+	c.change(clusterRecord())
 	for id := model.NodeID(1); id <= model.NodeID(n); id++ {
 		mem := fsys.NewMem(uint64(id), fsys.MemOptions{})
 		c.nodes[id] = &testNode{c: c, id: id, fs: mem, mem: mem, path: "/data"}
@@ -70,6 +70,10 @@ func newCluster(t testing.TB, n int, options func(*Options)) *cluster {
 	}
 	t.Cleanup(c.stopAll)
 	return c
+}
+
+func clusterRecord() *rec {
+	return &rec{Kind: &internalv1.MetadataRecord_Cluster{Cluster: &internalv1.ClusterRecord{ClusterId: testUUID(99).Bytes()}}}
 }
 
 func testUUID(n byte) model.UUID {

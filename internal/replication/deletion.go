@@ -35,9 +35,9 @@ func (m *Manager) dropUnknown(image *metadata.Image, delta *metadata.Delta, firs
 			p.waiting.failAll(fx, model.Errorf(model.CodeUnknownTopicID, "the topic of %s was deleted", p.tp))
 			m.apply(p, p.replica.Offline(), fx)
 			m.assign(p, false, fx)
-			p.closed = true
 			return core.Output{}
 		})
+		m.retire(p)
 	}
 }
 

@@ -341,7 +341,9 @@ func (f *fetcher) take(p *partition, frame *wire.ReplicateResponse) {
 // append appends the batches of a frame. The caller holds p.mu.
 func (f *fetcher) append(p *partition, subID uint64, frame *wire.ReplicateResponse, fx *effects) {
 	before := p.log.LogEndOffset()
-	_, err := p.log.AppendFollower(frame.Payload.Contiguous(), false)
+	data, free := f.m.contiguous(frame.Payload)
+	_, err := p.log.AppendFollower(data, false)
+	free()
 	if end := p.log.LogEndOffset(); end > before {
 		f.m.apply(p, p.replica.Appended(end), fx)
 		fx.sync = fx.sync || p.replica.FlushMode() == core.FlushFsync
@@ -358,6 +360,20 @@ func (f *fetcher) append(p *partition, subID uint64, frame *wire.ReplicateRespon
 		"partition", p.tp.String(), "leader", f.key.leader, "error", err)
 	p.replica.StreamLost(subID, f.m.now())
 	f.m.refresh(p, fx)
+}
+
+// contiguous returns the bytes of a payload in one piece, in a buffer of the pool where they must be copied together.
+func (m *Manager) contiguous(payload wire.Payload) (data []byte, free func()) {
+	pieces := payload.Bytes()
+	if len(pieces) == 1 {
+		return pieces[0], func() {}
+	}
+	together, data := m.opts.Pool.Alloc(payload.Len())
+	n := 0
+	for _, piece := range pieces {
+		n += copy(data[n:], piece)
+	}
+	return data, together.Free
 }
 
 func frameIn(frame *wire.ReplicateResponse) core.FrameIn {

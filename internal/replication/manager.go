@@ -92,7 +92,7 @@ type Options struct {
 	StreamCreditBytes, PartitionCreditBytes int64
 	// FrameBytes bounds the batches of one frame, unless one batch is larger; default 256 KiB.
 	FrameBytes int64
-	// SweepInterval is how often lag and timeouts are looked at; default 100 ms.
+	// SweepInterval is how often lag, timeouts and retries are looked at while there are any; default 25 ms.
 	SweepInterval time.Duration
 	// CheckpointInterval is how often HighWatermarks are checkpointed; default 5 s.
 	CheckpointInterval time.Duration
@@ -121,7 +121,7 @@ func (o Options) withDefaults() Options {
 		o.SyncWorkers = 4
 	}
 	if o.SweepInterval <= 0 {
-		o.SweepInterval = 100 * time.Millisecond
+		o.SweepInterval = 25 * time.Millisecond
 	}
 	if o.CheckpointInterval <= 0 {
 		o.CheckpointInterval = 5 * time.Second
@@ -155,6 +155,7 @@ type Manager struct {
 	fetchMu  sync.Mutex // taken before a fetcher's mu
 	fetchers map[fetcherKey]*fetcher
 
+	ticking   ticking
 	proposals proposalQueue
 	deletions chan struct{} // one token: look at the image for deletions
 }
@@ -172,6 +173,7 @@ func NewManager(opts Options) (*Manager, error) {
 		deletions: make(chan struct{}, 1),
 	}
 	m.proposals.wake = make(chan struct{}, 1)
+	m.ticking.wake, m.ticking.set = make(chan struct{}, 1), map[*partition]struct{}{}
 	var err error
 	if m.metrics, err = newMetrics(m, opts.Metrics); err != nil {
 		return nil, fmt.Errorf("replication manager: %w", err)
@@ -257,6 +259,14 @@ func (m *Manager) OnSynced(log *storage.Log, durableEnd int64, err error) {
 	}
 }
 
+// retire closes a partition for every further step.
+func (m *Manager) retire(p *partition) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed, p.needsTick = true, false
+	m.ticking.put(p, false)
+}
+
 // Close ends the manager cleanly: waiting appends fail, HighWatermarks are checkpointed, logs are synced and closed, and the
 // directory is marked clean unless anything of that failed. The goroutines of Start's group must have ended, or end soon.
 func (m *Manager) Close(ctx context.Context) error {
@@ -282,9 +292,7 @@ func (m *Manager) Close(ctx context.Context) error {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, fmt.Errorf("close logs: %w", err))...)
 		}
-		p.mu.Lock()
-		p.closed = true
-		p.mu.Unlock()
+		m.retire(p)
 		errs = append(errs, p.log.Close(true))
 	}
 	for _, r := range found {

@@ -17,22 +17,21 @@ type partition struct {
 	log *storage.Log
 
 	// What readers see without the lock.
-	seen      atomic.Pointer[roleView]
-	hw        atomic.Int64
-	needsTick atomic.Bool
+	seen atomic.Pointer[roleView]
+	hw   atomic.Int64
 
 	watch watchers
 
-	mu       sync.Mutex
-	replica  *core.Replica
-	settings metadata.TopicSettings
-	waiting  waitQueue
-	subs     []*serverSub // subscriptions that this leader serves
-	fetcher  *fetcher     // whom this follower fetches from
-	closed   bool
-	stopped  *model.Error // why the replica stopped for good
-	// checkpointed is the HighWatermark that was noted last.
-	checkpointed int64
+	mu           sync.Mutex
+	replica      *core.Replica
+	settings     metadata.TopicSettings
+	waiting      waitQueue
+	subs         []*serverSub // subscriptions that this leader serves
+	fetcher      *fetcher     // whom this follower fetches from
+	closed       bool
+	stopped      *model.Error // why the replica stopped for good
+	needsTick    bool         // it is in Manager.ticking
+	checkpointed checkpointed
 }
 
 // roleView is a role as readers see it. It is never changed.
@@ -126,9 +125,9 @@ func (m *Manager) refresh(p *partition, fx *effects) {
 		p.seen.Store(&view)
 		fx.wake = true
 	}
-	needsTick := p.replica.NeedsTick() || p.waiting.len() > 0
-	if needsTick != p.needsTick.Load() {
-		p.needsTick.Store(needsTick)
+	if needsTick := !p.closed && (p.replica.NeedsTick() || p.waiting.len() > 0); needsTick != p.needsTick {
+		p.needsTick = needsTick
+		m.ticking.put(p, needsTick)
 	}
 }
 
@@ -137,6 +136,9 @@ func (m *Manager) roleChanged(p *partition, fx *effects) {
 	m.opts.Logger.Debug("role changed", "partition", p.tp.String(), "replica", p.replica.String())
 	for _, s := range p.subs {
 		s.stream.drop(s)
+		s.stream.answer(s.id, s.leaderEpoch, core.SubscribeAnswer{
+			Code: model.CodeNotLeaderForPartition, Detail: "the leadership that was subscribed to is over",
+		})
 	}
 	p.subs = nil
 	if p.replica.Role() != core.RoleLeader {

@@ -130,7 +130,7 @@ func (m *Manager) addPartition(tp model.TopicPartition, settings metadata.TopicS
 			return nil, err
 		}
 	}
-	p := &partition{tp: tp, log: log, settings: settings, checkpointed: -1}
+	p := &partition{tp: tp, log: log, settings: settings}
 	state := p.logState()
 	state.HighWatermark = max(state.HighWatermark, highWatermark)
 	p.replica = core.NewReplica(m.opts.NodeID, epoch, m.opts.Core, state, log)

@@ -32,12 +32,13 @@ type serverStream struct {
 
 // serverSub is one subscription. All but the constants is guarded by its stream's mu.
 type serverSub struct {
-	stream   *serverStream
-	p        *partition
-	id       uint64
-	queued   bool
-	dropped  bool
-	underWay int64
+	stream      *serverStream
+	p           *partition
+	id          uint64
+	leaderEpoch model.LeaderEpoch
+	queued      bool
+	dropped     bool
+	underWay    int64
 }
 
 // ServeReplica serves a follower's stream until it ends, ctx is done or the manager stops. The first request must carry
@@ -201,7 +202,7 @@ func (s *serverStream) subscribe(req *internalv1.ReplicaSubscribe) {
 	}
 	if err != nil {
 		typed := asModelError(err)
-		s.answer(req, core.SubscribeAnswer{Code: typed.Code, Detail: typed.Detail})
+		s.answer(req.GetSubscriptionId(), model.LeaderEpoch(req.GetLeaderEpoch()), core.SubscribeAnswer{Code: typed.Code, Detail: typed.Detail})
 		return
 	}
 	sub := core.Subscribe{
@@ -210,7 +211,9 @@ func (s *serverStream) subscribe(req *internalv1.ReplicaSubscribe) {
 		LastFetchedEpoch: model.LeaderEpoch(req.GetLastFetchedEpoch()), DurableEnd: req.GetDurableEnd(),
 		Credit: max(1, int64(min(req.GetCreditBytes(), 1<<40))), //nolint:gosec // bounded
 	}
+	answered := false
 	s.m.run(p, func(*effects) core.Output {
+		answered = true
 		answer, out := p.replica.FollowerSubscribed(sub, s.m.now())
 		for _, old := range slices.Clone(p.subs) {
 			if old.stream.follower == s.follower {
@@ -219,12 +222,15 @@ func (s *serverStream) subscribe(req *internalv1.ReplicaSubscribe) {
 			}
 		}
 		if answer.Code != model.CodeNone || answer.Diverging {
-			s.answer(req, answer)
+			s.answer(sub.SubscriptionID, sub.LeaderEpoch, answer)
 			return out
 		}
-		s.open(&serverSub{stream: s, p: p, id: sub.SubscriptionID})
+		s.open(&serverSub{stream: s, p: p, id: sub.SubscriptionID, leaderEpoch: sub.LeaderEpoch})
 		return out
 	})
+	if !answered {
+		s.answer(sub.SubscriptionID, sub.LeaderEpoch, core.SubscribeAnswer{Code: model.CodeUnknownTopicID, Detail: "the topic was deleted"})
+	}
 }
 
 // open notes a subscription that was admitted. The caller holds the partition's mu.
@@ -240,10 +246,10 @@ func (s *serverStream) open(sub *serverSub) {
 	sub.p.subs = append(sub.p.subs, sub)
 }
 
-// answer queues a refusal.
-func (s *serverStream) answer(req *internalv1.ReplicaSubscribe, answer core.SubscribeAnswer) {
+// answer queues a refusal. The caller may hold the partition's mu.
+func (s *serverStream) answer(id uint64, epoch model.LeaderEpoch, answer core.SubscribeAnswer) {
 	frame := &wire.ReplicateResponse{}
-	frame.Head.SubscriptionId, frame.Head.LeaderEpoch = req.GetSubscriptionId(), req.GetLeaderEpoch()
+	frame.Head.SubscriptionId, frame.Head.LeaderEpoch = id, int32(epoch)
 	frame.Head.LogStartOffset = answer.LogStart
 	frame.Head.ErrorCode, frame.Head.Message = int32(answer.Code), answer.Detail
 	if answer.Diverging {
@@ -395,8 +401,7 @@ func (s *serverStream) refuse(sub *serverSub, order core.FrameOrder, err *model.
 	sub.p.mu.Lock()
 	s.forget(sub)
 	sub.p.mu.Unlock()
-	s.answer(&internalv1.ReplicaSubscribe{SubscriptionId: sub.id, LeaderEpoch: int32(order.LeaderEpoch)},
-		core.SubscribeAnswer{Code: err.Code, Detail: err.Detail, LogStart: order.LogStart})
+	s.answer(sub.id, order.LeaderEpoch, core.SubscribeAnswer{Code: err.Code, Detail: err.Detail, LogStart: order.LogStart})
 }
 
 // close ends all subscriptions of the stream.

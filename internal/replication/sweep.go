@@ -4,34 +4,80 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/penstock-io/penstock/internal/lifecycle"
+	"github.com/penstock-io/penstock/internal/model"
 	"github.com/penstock-io/penstock/internal/replication/core"
 	"github.com/penstock-io/penstock/internal/storage"
 )
 
-// sweepLoop is the only timer of all partitions: lag, timeouts and retries often, checkpoints seldom.
+// ticking are the partitions that the passing of time may change; an idle one in order is not among them.
+type ticking struct {
+	wake chan struct{} // one token: the set is not empty any more
+	mu   sync.Mutex
+	set  map[*partition]struct{}
+}
+
+// put enters a partition or takes it out. The caller may hold its mu.
+func (t *ticking) put(p *partition, in bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !in {
+		delete(t.set, p)
+		return
+	}
+	t.set[p] = struct{}{}
+	signal(t.wake)
+}
+
+func (t *ticking) list(into []*partition) []*partition {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for p := range t.set {
+		into = append(into, p)
+	}
+	return into
+}
+
+// sweepLoop is the only timer of all partitions: lag, timeouts and retries often, but only while a partition needs it;
+// checkpoints seldom.
 func (m *Manager) sweepLoop(ctx context.Context) error {
-	checkpointed := m.opts.Clock.Now()
+	timer := m.opts.Clock.NewTimer(m.opts.CheckpointInterval)
+	defer timer.Stop()
+	last := m.opts.Clock.Now()
+	var due []*partition
 	for {
-		if err := lifecycle.Sleep(ctx, m.opts.Clock, m.opts.SweepInterval); err != nil {
-			return nil //nolint:nilerr // told to stop
+		wake := m.ticking.wake
+		if len(due) > 0 {
+			wake = nil // swept a moment ago
 		}
-		now := m.opts.Clock.Now()
-		all := m.allPartitions()
-		for _, p := range all {
-			if p.needsTick.Load() {
-				m.sweep(p, now)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C():
+		case <-wake:
+			if err := lifecycle.Sleep(ctx, m.opts.Clock, m.opts.SweepInterval); err != nil {
+				return nil //nolint:nilerr // told to stop
 			}
 		}
-		if now.Sub(checkpointed) < m.opts.CheckpointInterval {
-			continue
+		now := m.opts.Clock.Now()
+		due = m.ticking.list(due[:0])
+		for _, p := range due {
+			m.sweep(p, now)
 		}
-		checkpointed = now
-		if err := m.checkpoint(all); err != nil {
-			m.diskFailed(err)
+		if now.Sub(last) >= m.opts.CheckpointInterval {
+			last = now
+			if err := m.checkpoint(m.allPartitions()); err != nil {
+				m.diskFailed(err)
+			}
 		}
+		next := m.opts.CheckpointInterval - now.Sub(last)
+		if len(due) > 0 {
+			next = min(next, m.opts.SweepInterval)
+		}
+		timer.Reset(next)
 	}
 }
 
@@ -46,14 +92,20 @@ func (m *Manager) sweep(p *partition, now time.Time) {
 	})
 }
 
+// checkpointed is what was noted of a partition last.
+type checkpointed struct {
+	log         core.LogState
+	leaderEpoch model.LeaderEpoch
+}
+
 // checkpoint notes the HighWatermarks that have moved, with one sync for all. An error means that the directory has failed.
 func (m *Manager) checkpoint(all []*partition) error {
 	var items []storage.LogCheckpoint
 	for _, p := range all {
 		p.mu.Lock()
 		at := p.replica.Log()
-		if key := at.HighWatermark + at.Durable + at.Start + int64(p.replica.LeaderEpoch()); !p.closed && key != p.checkpointed {
-			p.checkpointed = key
+		if noted := (checkpointed{at, p.replica.LeaderEpoch()}); !p.closed && noted != p.checkpointed {
+			p.checkpointed = noted
 			items = append(items, storage.LogCheckpoint{Log: p.log, HighWatermark: at.HighWatermark})
 		}
 		p.mu.Unlock()

@@ -137,7 +137,8 @@ func (r *Replica) advance(own int64, out *Output) {
 	out.FollowersReady = out.FollowersReady || r.log.HighWatermark > before
 }
 
-// FollowerSubscribed takes a follower's subscription and answers it. Every call drops the follower's older subscription.
+// FollowerSubscribed takes a follower's subscription and answers it. Every call drops the follower's older subscriptions; one
+// that arrives after a newer of the same incarnation is refused and drops nothing (R8).
 func (r *Replica) FollowerSubscribed(sub Subscribe, now time.Duration) (SubscribeAnswer, Output) {
 	var out Output
 	if answer := r.admit(sub); answer.Code != model.CodeNone {
@@ -146,6 +147,10 @@ func (r *Replica) FollowerSubscribed(sub Subscribe, now time.Duration) (Subscrib
 	f := r.lead.find(sub.Follower)
 	if sub.FollowerEpoch > f.BrokerEpoch {
 		*f = newFollower(Member{ID: f.ID, BrokerEpoch: sub.FollowerEpoch, Fenced: f.Fenced}, backoff{}, r.log.End, now)
+	}
+	if sub.SubscriptionID < f.subID {
+		// It was overtaken on its way: the follower no longer listens to it, and the newer one lives.
+		return SubscribeAnswer{Code: model.CodeFencedLeaderEpoch, Detail: "the follower has subscribed anew since"}, out
 	}
 	f.streaming = false
 	answer := r.compare(sub)

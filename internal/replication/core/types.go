@@ -64,7 +64,7 @@ type Config struct {
 	LagTimeMax time.Duration
 	// RejoinMin and RejoinMax bound the wait to rejoin, which doubles per removal; defaults 1 s and 30 s.
 	RejoinMin, RejoinMax time.Duration
-	// RetryMin and RetryMax bound the wait to repeat a proposal or a subscription; defaults 50 ms and 1 s.
+	// RetryMin and RetryMax bound the wait to repeat a proposal or a subscription; defaults 20 ms and 1 s.
 	RetryMin, RetryMax time.Duration
 }
 
@@ -77,7 +77,7 @@ func (c Config) withDefaults() Config {
 	set(&c.LagTimeMax, 3*time.Second)
 	set(&c.RejoinMin, time.Second)
 	set(&c.RejoinMax, 30*time.Second)
-	set(&c.RetryMin, 50*time.Millisecond)
+	set(&c.RetryMin, 20*time.Millisecond)
 	set(&c.RetryMax, time.Second)
 	return c
 }
