@@ -49,7 +49,8 @@ func Start(cfg Config, group *lifecycle.Group) (*Controller, error) {
 	if err := os.MkdirAll(filepath.Join(cfg.Dir, "snapshots"), 0o750); err != nil {
 		return nil, fmt.Errorf("controller: make the directory: %w", err)
 	}
-	s, err := openStore(cfg.Dir, cfg.Clock, cfg.wrapLog)
+	fatal := make(chan error, 1)
+	s, err := openStore(cfg.Dir, cfg.Clock, cfg.wrapLog, func(err error) { offer(fatal, err) })
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +64,7 @@ func Start(cfg Config, group *lifecycle.Group) (*Controller, error) {
 	}
 	c := &Controller{
 		cfg: cfg, hub: newHub(), store: s, snaps: snaps, hasSnaps: len(kept) > 0,
-		fatal:    make(chan error, 1),
+		fatal:    fatal,
 		requests: make(chan *request, 1024), lost: make(chan lostSession, 64),
 		leading: newMailbox(), loopEnded: make(chan struct{}),
 	}
@@ -77,9 +78,11 @@ func Start(cfg Config, group *lifecycle.Group) (*Controller, error) {
 }
 
 // fail stops the controller, and with it the node, for the first error it is given.
-func (c *Controller) fail(err error) {
+func (c *Controller) fail(err error) { offer(c.fatal, err) }
+
+func offer(to chan<- error, err error) {
 	select {
-	case c.fatal <- err:
+	case to <- err:
 	default:
 	}
 }

@@ -11,6 +11,8 @@ var (
 	// ErrHungDisk says that a write to the Raft log did not end in time. The process must exit: a leader with a hung disk
 	// would hold its leadership for ever.
 	ErrHungDisk = errors.New("the disk of the controller's log hangs")
+	// ErrLogFailed says that a write to the Raft log failed. What the disk holds is not known any more; the process must exit.
+	ErrLogFailed = errors.New("a write to the controller's log failed")
 	// ErrSnapshotLoop says that snapshots are installed again and again without progress. A restart breaks the loop.
 	ErrSnapshotLoop = errors.New("snapshots are installed again and again without progress")
 	// ErrUnknownEntry says that the metadata log holds what this version cannot read. The node must be upgraded.

@@ -247,14 +247,13 @@ func (l *loop) doubt(p *proposal, cause error) {
 	if l.inflight == p {
 		l.inflight = nil
 	}
+	if p.generation == l.generation {
+		l.suspend()
+		if l.leads {
+			l.barrier(barrierRetry)
+		}
+	}
 	answer(p.requests, unknownOutcome(cause))
-	if p.generation != l.generation {
-		return
-	}
-	l.suspend()
-	if l.leads {
-		l.barrier(barrierRetry)
-	}
 }
 
 func unknownOutcome(cause error) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -184,6 +185,37 @@ func TestHungDiskStopsTheNode(t *testing.T) {
 	if err := errors.Join(ctl.raft.Load().Shutdown().Error(), ctl.trans.Close(), ctl.store.Close()); err != nil {
 		t.Error(err)
 	}
+}
+
+// brokenLog is a log on a disk that fails.
+type brokenLog struct {
+	logStore
+	broken *atomic.Bool
+}
+
+func (b *brokenLog) StoreLogs(entries []*raft.Log) error {
+	if b.broken.Load() {
+		return errors.New("input/output error")
+	}
+	return b.logStore.StoreLogs(entries)
+}
+
+func TestFailedLogStopsTheNode(t *testing.T) {
+	var broken atomic.Bool
+	c := startCluster(t, 1, func(cfg *Config) {
+		cfg.wrapLog = func(inner logStore) logStore { return &brokenLog{logStore: inner, broken: &broken} }
+	})
+	newFakeBroker(1).join(c)
+	n := c.active()
+	broken.Store(true)
+	_, err := n.ctl.CreateTopic(testContext(t), &internalv1.CreateTopicRequest{Name: "t"})
+	if err == nil {
+		t.Error("a write that failed was acknowledged")
+	}
+	if err := n.group.Wait(); !errors.Is(err, ErrLogFailed) {
+		t.Errorf("got %v", err)
+	}
+	n.group = nil
 }
 
 // TestUnknownOutcomeIsFollowedByABarrier makes one write outlast the apply timeout without hanging for good.

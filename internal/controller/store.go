@@ -26,6 +26,7 @@ type logStore interface {
 type store struct {
 	logStore
 	clock lifecycle.Clock
+	fail  func(error) // stops the node
 
 	hasMetadata atomic.Bool
 
@@ -35,16 +36,16 @@ type store struct {
 }
 
 // openStore opens or makes raft.db. A file that another process holds is refused after a second.
-func openStore(dir string, clock lifecycle.Clock, wrap func(logStore) logStore) (*store, error) {
+func openStore(dir string, clock lifecycle.Clock, wrap func(logStore) logStore, fail func(error)) (*store, error) {
 	path := filepath.Join(dir, "raft.db")
 	bolt, err := raftboltdb.New(raftboltdb.Options{
 		Path:        path,
 		BoltOptions: &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType},
 	})
 	if err != nil {
-		return nil, fmt.Errorf("controller: open %s: %w", path, err)
+		return nil, fmt.Errorf("controller: open %s (another process may use it): %w", path, err)
 	}
-	s := &store{logStore: bolt, clock: clock}
+	s := &store{logStore: bolt, clock: clock, fail: fail}
 	if wrap != nil {
 		s.logStore = wrap(bolt)
 	}
@@ -121,6 +122,9 @@ func (s *store) timed(write func() error) error {
 	s.slowest = max(s.slowest, s.clock.Now().Sub(s.began))
 	s.began = time.Time{}
 	s.mu.Unlock()
+	if err != nil {
+		s.fail(fmt.Errorf("%w: %w", ErrLogFailed, err))
+	}
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
@@ -152,6 +153,7 @@ func (m *cluster) restart(t *rapid.T) {
 	id := anyBroker(t)
 	damage := rapid.SampledFrom([]string{"", "", "", "one", "all", "restored"}).Draw(t, "damage")
 	m.register(id, func(r *internalv1.RegisterBrokerRequest) {
+		defer m.tellEnds(r)
 		switch damage {
 		case "one":
 			tp := m.anyPartition(t)
@@ -170,6 +172,20 @@ func (m *cluster) restart(t *rapid.T) {
 		}
 	})
 	m.up[id] = true
+}
+
+// tellEnds lists all replicas of the broker with what they hold by now.
+func (m *cluster) tellEnds(r *internalv1.RegisterBrokerRequest) {
+	for tp, l := range m.logs {
+		at := slices.IndexFunc(r.GetLostSeats(), func(s *internalv1.ReplicaState) bool {
+			return string(s.GetTopicId()) == string(tp.TopicID.Bytes())
+		})
+		if at < 0 {
+			at = len(r.GetLostSeats())
+			r.LostSeats = append(r.LostSeats, &internalv1.ReplicaState{TopicId: tp.TopicID.Bytes()})
+		}
+		r.LostSeats[at].LogEndOffset = proto.Int64(int64(l.end[model.NodeID(r.GetRegistration().GetBrokerId())]))
+	}
 }
 
 func (m *cluster) letIn(t *rapid.T) {
