@@ -149,8 +149,8 @@ func TestFollowerRestart(t *testing.T) {
 			if clean && !c.nodes[3].dir.Report().CleanShutdown {
 				t.Error("not marked clean")
 			}
-			if len(c.nodes[3].lost) != 0 {
-				t.Errorf("lost seats %v", c.nodes[3].lost)
+			if lost := c.nodes[3].lost; len(lost) != 1 || lost[0].GetSeatLostReason() != "" || lost[0].GetLogEndOffset() < 20 || lost[0].GetLastLeaderEpoch() != 0 {
+				t.Errorf("replicas %v", lost)
 			}
 			eventually(t, "broker 3 rejoins", func() bool { return len(c.partition(tp).ISR) == 3 })
 			c.agree(tp, want, 1, 2, 3)
@@ -276,8 +276,8 @@ func TestLostSeatsAreConfessed(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.nodes[1].start()
-	if lost := c.nodes[1].lost; len(lost) != 1 || lost[0].GetSeatLostReason() == "" {
-		t.Errorf("lost seats %v", lost)
+	if lost := c.nodes[1].lost; len(lost) != 1 || lost[0].GetSeatLostReason() == "" || lost[0].LogEndOffset == nil {
+		t.Errorf("replicas %v", lost)
 	}
 }
 

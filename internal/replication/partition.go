@@ -146,8 +146,8 @@ func (m *Manager) roleChanged(p *partition, fx *effects) {
 			"broker %d lost the leadership of %s before the batch was acknowledged; retry with the same producer id and sequence at the new leader",
 			m.opts.NodeID, p.tp))
 	}
-	if damage := p.log.Damage(); damage != nil && p.replica.Role() == core.RoleFollower {
-		if err := discard(p.log, damage.From); err != nil {
+	if p.log.Damage() != nil && p.replica.Role() == core.RoleFollower {
+		if _, err := p.log.DiscardDamage(); err != nil {
 			m.logFailed(p, "put damaged files aside", err, fx)
 			return
 		}
@@ -224,20 +224,5 @@ func (m *Manager) requestSync(log *storage.Log) {
 	m.mu.RUnlock()
 	if syncer != nil {
 		syncer.Request(log)
-	}
-}
-
-// discard puts the damaged files of a log aside, from offset on.
-func discard(log any, offset int64) error {
-	switch d := log.(type) {
-	case interface{ DiscardFrom(offset int64) error }:
-		return d.DiscardFrom(offset)
-	case interface {
-		DiscardFrom(offset int64) (int64, error)
-	}:
-		_, err := d.DiscardFrom(offset)
-		return err
-	default:
-		return storage.ErrCorruptLog
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/replication/core"
 	"github.com/penstock-io/penstock/internal/storage"
 )
 
@@ -21,27 +22,29 @@ type recovered struct {
 	report storage.RecoveryReport
 }
 
-// Recover opens all logs of the directory, before the broker registers. lost names the replicas that must give up their
-// seats in ISR and ELR, with the reason, ordered by topic id and partition. It is called once, before Start.
-func (m *Manager) Recover(ctx context.Context) (lost []*internalv1.ReplicaState, err error) {
+// Recover opens all logs of the directory, before the broker registers. It tells where each replica's log ends, and for those
+// that must give up their seats in ISR and ELR the reason, ordered by topic id and partition. It is called once, before Start.
+func (m *Manager) Recover(ctx context.Context) (replicas []*internalv1.ReplicaState, err error) {
 	tps, err := m.opts.Dir.Logs()
 	if err != nil {
 		return nil, fmt.Errorf("list the logs: %w", err)
 	}
 	for _, tp := range m.opts.Dir.Report().MissingLogs {
-		lost = append(lost, lostSeat(tp, "the log is gone"))
+		replicas = append(replicas, replicaState(tp, 0, model.NoLeaderEpoch, "the log is gone"))
 	}
-	if lost, err = m.openLogs(ctx, tps, lost); err != nil {
+	opened, err := m.openLogs(ctx, tps)
+	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(lost, func(a, b *internalv1.ReplicaState) int {
+	replicas = append(replicas, opened...)
+	slices.SortFunc(replicas, func(a, b *internalv1.ReplicaState) int {
 		return cmp.Or(slices.Compare(a.GetTopicId(), b.GetTopicId()), cmp.Compare(a.GetPartition(), b.GetPartition()))
 	})
-	return lost, nil
+	return replicas, nil
 }
 
 // openLogs opens logs a few at a time.
-func (m *Manager) openLogs(ctx context.Context, tps []model.TopicPartition, lost []*internalv1.ReplicaState) ([]*internalv1.ReplicaState, error) {
+func (m *Manager) openLogs(ctx context.Context, tps []model.TopicPartition) (states []*internalv1.ReplicaState, err error) {
 	var mu sync.Mutex
 	var next atomic.Int64
 	group := lifecycle.New(ctx, "recovery", m.opts.Logger)
@@ -59,13 +62,15 @@ func (m *Manager) openLogs(ctx context.Context, tps []model.TopicPartition, lost
 				if err != nil {
 					return fmt.Errorf("open log %s: %w", tps[i], err)
 				}
+				reason := ""
+				if report.LostData() {
+					reason = lostReason(report)
+					m.opts.Logger.Warn("the replica gives up its seat", "partition", tps[i].String(), "reason", reason)
+				}
+				state := replicaState(tps[i], log.LogEndOffset(), core.LastBatchEpoch(log, log.LogStartOffset(), log.LogEndOffset()), reason)
 				mu.Lock()
 				m.found[tps[i]] = recovered{log: log, report: report}
-				if report.LostData() {
-					reason := lostReason(report)
-					m.opts.Logger.Warn("the replica gives up its seat", "partition", tps[i].String(), "reason", reason)
-					lost = append(lost, lostSeat(tps[i], reason))
-				}
+				states = append(states, state)
 				done := len(m.found)
 				mu.Unlock()
 				if done%1000 == 0 {
@@ -77,11 +82,13 @@ func (m *Manager) openLogs(ctx context.Context, tps []model.TopicPartition, lost
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	return lost, ctx.Err()
+	return states, ctx.Err()
 }
 
-func lostSeat(tp model.TopicPartition, reason string) *internalv1.ReplicaState {
-	return &internalv1.ReplicaState{TopicId: tp.TopicID.Bytes(), Partition: tp.Partition, SeatLostReason: reason}
+func replicaState(tp model.TopicPartition, end int64, epoch model.LeaderEpoch, reason string) *internalv1.ReplicaState {
+	return &internalv1.ReplicaState{
+		TopicId: tp.TopicID.Bytes(), Partition: tp.Partition, SeatLostReason: reason, LogEndOffset: &end, LastLeaderEpoch: int32(epoch),
+	}
 }
 
 func lostReason(r storage.RecoveryReport) string {

@@ -42,15 +42,20 @@ func (r *Replica) NextSubscribe(subscriptionID uint64, credit int64, now time.Du
 	}, true
 }
 
-// lastBatchEpoch is the epoch of the last batch: the newest that begins below the log's end. Epochs without records may
-// stand behind it.
+// lastBatchEpoch is the epoch of the last batch.
 func (r *Replica) lastBatchEpoch() model.LeaderEpoch {
-	if r.log.End == r.log.Start {
+	return LastBatchEpoch(r.history, r.log.Start, r.log.End)
+}
+
+// LastBatchEpoch is the leader epoch of the last batch of a log in [start, end): the newest that begins below its end.
+// Epochs without records may stand behind it. An empty log gives model.NoLeaderEpoch.
+func LastBatchEpoch(history History, start, end int64) model.LeaderEpoch {
+	if end == start {
 		return model.NoLeaderEpoch
 	}
-	for epoch := r.history.LatestEpoch(); epoch >= 0; {
-		before, start := r.history.EpochEndOffset(epoch - 1)
-		if start < r.log.End {
+	for epoch := history.LatestEpoch(); epoch >= 0; {
+		before, begin := history.EpochEndOffset(epoch - 1)
+		if begin < end {
 			return epoch
 		}
 		epoch = before
