@@ -122,7 +122,7 @@ func (r *Replica) advance(own int64, out *Output) {
 	hw := own
 	for _, ids := range [2][]model.NodeID{r.lead.isr, r.lead.proposal.maybe} {
 		for _, id := range ids {
-			if id == r.self {
+			if id == r.self || plantedLeaderAcksAlone {
 				continue
 			}
 			f := r.lead.find(id)

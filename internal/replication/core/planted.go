@@ -11,12 +11,14 @@ var (
 	plantedAckBeforeFsync          bool
 	plantedJoinWithoutEpochStart   bool
 	plantedResumeEpoch             bool
+	plantedLeaderAcksAlone         bool
 )
 
 // PlantedBugs are the names that Plant knows.
 func PlantedBugs() []string {
 	return []string{
 		"truncate-to-high-watermark", "no-epoch-check-on-fetch", "ack-before-fsync", "join-without-epoch-start", "resume-epoch",
+		"leader-acks-alone",
 	}
 }
 
@@ -26,7 +28,7 @@ func Plant(name string) error {
 	known := name == ""
 	for i, bug := range []*bool{
 		&plantedTruncateToHighWatermark, &plantedNoEpochCheckOnFetch, &plantedAckBeforeFsync,
-		&plantedJoinWithoutEpochStart, &plantedResumeEpoch,
+		&plantedJoinWithoutEpochStart, &plantedResumeEpoch, &plantedLeaderAcksAlone,
 	} {
 		*bug = PlantedBugs()[i] == name
 		known = known || *bug

@@ -9,4 +9,5 @@ const (
 	plantedAckBeforeFsync          = false
 	plantedJoinWithoutEpochStart   = false
 	plantedResumeEpoch             = false
+	plantedLeaderAcksAlone         = false
 )
