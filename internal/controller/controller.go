@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync/atomic"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/metadata"
 	"github.com/penstock-io/penstock/internal/model"
@@ -39,20 +39,24 @@ type Controller struct {
 }
 
 // Start opens the controller's log and starts it in a child of the group. It returns once the local state is read; that there
-// is a quorum is seen by Active, ActiveController and Follow. A failure that the node must not survive stops the group.
+// is a quorum is seen by Active, ActiveController and Follow. A failure that the node must not survive stops the group. When
+// Start fails, the listener is left to the caller.
 func Start(cfg Config, group *lifecycle.Group) (*Controller, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
 	cfg.Logger = cfg.Logger.With("component", "controller")
-	if err := os.MkdirAll(filepath.Join(cfg.Dir, "snapshots"), 0o750); err != nil {
-		return nil, fmt.Errorf("controller: make the directory: %w", err)
+	if err := makeDirs(cfg.Dir); err != nil {
+		return nil, err
 	}
 	fatal := make(chan error, 1)
 	s, err := openStore(cfg.Dir, cfg.Clock, cfg.wrapLog, func(err error) { offer(fatal, err) })
 	if err != nil {
 		return nil, err
+	}
+	if err := fsys.OS().SyncDir(cfg.Dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("controller: make raft.db durable: %w", err), s.Close())
 	}
 	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, 2, telemetry.HCLog(cfg.Logger).Named("snapshots"))
 	if err != nil {
@@ -70,11 +74,24 @@ func Start(cfg Config, group *lifecycle.Group) (*Controller, error) {
 	}
 	c.fsm = &fsm{hub: c.hub, clock: cfg.Clock, fail: c.fail}
 	c.group = group.Child("controller")
-	started := c.group.Go("raft", c.run) && c.group.Go("loop", c.loop) && c.group.Go("disk-watch", c.watchDisk)
-	if !started {
-		return nil, errors.Join(errStopping(), s.Close(), cfg.Listener.Close())
+	if !c.group.Go("loop", c.loop) || !c.group.Go("disk-watch", c.watchDisk) || !c.group.Go("raft", c.run) {
+		return nil, errors.Join(errStopping(), s.Close())
 	}
 	return c, nil
+}
+
+// makeDirs makes the controller's directory, durably: a log that is lost with its directory entry is a vote that is forgotten.
+func makeDirs(dir string) error {
+	disk := fsys.OS()
+	if err := disk.MkdirAll(filepath.Join(dir, "snapshots")); err != nil {
+		return fmt.Errorf("controller: make the directory: %w", err)
+	}
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := disk.SyncDir(d); err != nil {
+			return fmt.Errorf("controller: make the directory durable: %w", err)
+		}
+	}
+	return nil
 }
 
 // fail stops the controller, and with it the node, for the first error it is given.

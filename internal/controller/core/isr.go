@@ -58,7 +58,13 @@ func (b *Batch) alterPartition(leader model.NodeID, proposal *internalv1.Partiti
 	settle(&next, minISROf(t, p))
 	record := change(tp, p, &next, false)
 	if record == nil {
-		return p.PartitionEpoch, nil
+		// A leader that does not know what became of an earlier proposal proposes what is: the partition epoch must move on, so
+		// that the earlier one can no longer take effect and the leader learns of it by the image.
+		record = &internalv1.MetadataRecord{Kind: &internalv1.MetadataRecord_PartitionChange{
+			PartitionChange: &internalv1.PartitionChangeRecord{
+				TopicId: tp.TopicID.Bytes(), Partition: tp.Partition, Isr: &internalv1.NodeIDs{Ids: metadata.IDs(p.ISR)},
+			},
+		}}
 	}
 	if err := b.add("isr-changed", brokerActor(leader), record); err != nil {
 		return p.PartitionEpoch, err
