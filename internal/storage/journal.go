@@ -112,14 +112,10 @@ func (j *journal) appendLocked(updates []logUpdate) error {
 		case u.forget && known:
 			buf = appendFrame(buf, journalFrameForget, u.tp)
 		case u.forget:
-		default:
-			// Epoch starts come first: a recovery point is believed only together with the epochs below it.
-			if !slices.Equal(old.epochs, u.state.epochs) {
-				buf = appendEpochsFrame(buf, u.tp, u.state.epochs)
-			}
-			if !known || !old.samePositions(u.state) {
-				buf = appendStateFrame(buf, u.tp, u.state)
-			}
+		case !known || !slices.Equal(old.epochs, u.state.epochs):
+			buf = appendEpochsFrame(buf, u.tp, u.state)
+		case !old.samePositions(u.state):
+			buf = appendStateFrame(buf, u.tp, u.state)
 		}
 	}
 	if j.buf = buf; len(buf) == 0 {
@@ -165,9 +161,7 @@ func (j *journal) fail(err error) error {
 func (j *journal) compact() error {
 	b := journalHeader()
 	for _, tp := range slices.SortedFunc(maps.Keys(j.states), comparePartitions) {
-		s := j.states[tp]
-		b = appendEpochsFrame(b, tp, s.epochs)
-		b = appendStateFrame(b, tp, s)
+		b = appendEpochsFrame(b, tp, j.states[tp])
 	}
 	if j.file != nil {
 		if err := j.file.Close(); err != nil {

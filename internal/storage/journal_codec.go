@@ -60,9 +60,11 @@ func appendStateFrame(b []byte, tp model.TopicPartition, s logState) []byte {
 	return appendFrame(b, journalFrameState, tp, s.recoveryPoint, s.highWatermark, s.logStart)
 }
 
-func appendEpochsFrame(b []byte, tp model.TopicPartition, epochs []EpochStart) []byte {
-	values := make([]int64, 0, 2*len(epochs))
-	for _, e := range epochs {
+// appendEpochsFrame writes positions and epoch starts as one frame: each is believed only together with the other.
+func appendEpochsFrame(b []byte, tp model.TopicPartition, s logState) []byte {
+	values := make([]int64, 0, 3+2*len(s.epochs))
+	values = append(values, s.recoveryPoint, s.highWatermark, s.logStart)
+	for _, e := range s.epochs {
 		values = append(values, int64(e.Epoch), e.StartOffset)
 	}
 	return appendFrame(b, journalFrameEpochs, tp, values...)
@@ -105,24 +107,26 @@ func applyFrame(states map[model.TopicPartition]logState, body []byte) error {
 	for i := range values {
 		values[i] = int64(be.Uint64(rest[8*i:])) //nolint:gosec // same bits
 	}
+	kind := body[0]
+	if kind == journalFrameForget {
+		delete(states, tp)
+		return nil
+	}
+	if len(values) < 3 || slices.Min(values[:3]) < 0 {
+		return fmt.Errorf("journal positions %v of %s", values, tp)
+	}
 	state := states[tp]
-	switch body[0] {
-	case journalFrameState:
-		if len(values) != 3 || slices.Min(values) < 0 {
-			return fmt.Errorf("journal state frame %v for %s", values, tp)
-		}
-		state.recoveryPoint, state.highWatermark, state.logStart = values[0], values[1], values[2]
-	case journalFrameEpochs:
-		epochs, err := decodeEpochs(values)
+	state.recoveryPoint, state.highWatermark, state.logStart = values[0], values[1], values[2]
+	switch {
+	case kind == journalFrameState && len(values) == 3:
+	case kind == journalFrameEpochs:
+		epochs, err := decodeEpochs(values[3:])
 		if err != nil {
 			return err
 		}
 		state.epochs = epochs
-	case journalFrameForget:
-		delete(states, tp)
-		return nil
 	default:
-		return fmt.Errorf("journal frame of unknown kind %d for %s", body[0], tp)
+		return fmt.Errorf("journal frame of kind %d with %d values for %s", kind, len(values), tp)
 	}
 	states[tp] = state
 	return nil
