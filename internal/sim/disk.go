@@ -1,0 +1,199 @@
+package sim
+
+import (
+	"strconv"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/storage"
+)
+
+// disk is what a broker's data directory holds. It outlives processes.
+type disk struct {
+	n      *node
+	dirID  model.UUID
+	epoch  model.BrokerEpoch // the broker epoch on file
+	boot   int               // number of the machine's present boot
+	booted int               // the boot on file
+	used   bool              // a process has opened the directory before
+	failed bool              // a sync failed: what it holds is unknown, the operator replaces it
+
+	logs []*modelLog // by partition; nil where there is none
+
+	mem *fsys.Mem // storage mode alone
+	dir *storage.Dir
+
+	slow      bool // syncs take long
+	failSyncs int  // that many syncs to come fail
+}
+
+// found is what recovery tells of a directory, for the registration.
+type found struct {
+	previous model.BrokerEpoch
+	allLost  string
+	osLost   bool
+	lost     []int // partitions whose replica must confess
+}
+
+func newDisk(n *node) *disk {
+	d := &disk{n: n, boot: 1}
+	d.replace()
+	return d
+}
+
+// replace puts a new, empty disk in.
+func (d *disk) replace() {
+	w := d.n.w
+	d.dirID, d.epoch, d.used, d.failed = w.uuid(), model.NoBrokerEpoch, false, false
+	d.logs = make([]*modelLog, len(d.logs))
+	d.failSyncs = 0
+	if w.storage() {
+		d.mem = fsys.NewMem(w.rng.Uint64(), fsys.MemOptions{})
+	}
+}
+
+// log returns the log of a partition, or nil.
+func (d *disk) log(i int) *modelLog {
+	if i >= len(d.logs) {
+		return nil
+	}
+	return d.logs[i]
+}
+
+func (d *disk) setLog(i int, l *modelLog) {
+	for len(d.logs) <= i {
+		d.logs = append(d.logs, nil)
+	}
+	d.logs[i] = l
+}
+
+// died is what the end of a process does to the disk.
+func (d *disk) died(power bool) {
+	if power {
+		d.boot++
+	}
+	if d.mem != nil {
+		if power {
+			d.mem = d.mem.Crash()
+		} else {
+			d.mem = d.mem.CrashProcess()
+		}
+		d.dir = nil
+	}
+	for _, l := range d.logs {
+		if l == nil {
+			continue
+		}
+		l.confess = false
+		switch {
+		case l.real != nil:
+			l.real, l.unread, l.unreadPower = nil, true, power || l.unreadPower
+		case power:
+			l.confess = l.losePower()
+		}
+	}
+}
+
+// open recovers the directory for a new process. An error is a fault that was injected: the process ends.
+func (d *disk) open() (found, error) {
+	if d.failed {
+		d.replace()
+		d.n.replaced, d.n.everReplaced = true, true
+	}
+	if d.n.w.storage() {
+		return d.openReal()
+	}
+	f := found{previous: d.epoch, osLost: d.used && d.booted != d.boot}
+	if !d.used {
+		f.allLost = "new directory"
+	}
+	for i, l := range d.logs {
+		if l == nil {
+			continue
+		}
+		l.restart()
+		l.durable = l.end()
+		if l.confess {
+			f.lost = append(f.lost, i)
+		}
+	}
+	d.used = true
+	return f, nil
+}
+
+// create makes an empty log.
+func (d *disk) create(p *partition) (*modelLog, error) {
+	l := &modelLog{w: d.n.w, part: p, node: d.n}
+	if d.n.w.storage() {
+		real, err := d.dir.CreateLog(p.tp, d.n.w.cfg.logs)
+		if err != nil {
+			return nil, err
+		}
+		l.real = &realLog{model: l, log: real}
+	}
+	d.setLog(p.index, l)
+	return l, nil
+}
+
+// registered writes the broker epoch and the boot down. Not earlier: a process that dies before its registration has said
+// what was lost must leave that to the next.
+func (d *disk) registered(epoch model.BrokerEpoch) error {
+	if d.dir != nil {
+		err := d.dir.UpdateMeta(func(m *storage.Meta) {
+			m.BrokerEpoch, m.NodeID, m.CleanShutdown, m.BootID = epoch, d.n.id, false, bootName(d.boot)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	d.epoch, d.booted = epoch, d.boot
+	return nil
+}
+
+// sync makes a log durable up to end, which was its end when the sync began. False says that it failed.
+func (d *disk) sync(l *modelLog, end int64) bool {
+	if d.failSyncs > 0 {
+		d.failSyncs--
+		d.n.w.faults.bite(faultSync, d.n.index)
+		if d.mem == nil {
+			return false
+		}
+		d.mem.SetInjector(func(op fsys.Op, _ string) error {
+			if op == fsys.OpSyncData {
+				return fsys.ErrSyncFailed
+			}
+			return nil
+		})
+		defer d.mem.SetInjector(nil)
+	}
+	if l.real != nil {
+		at, err := l.real.log.Sync()
+		if err != nil {
+			return false
+		}
+		end = at
+	}
+	l.durable = max(l.durable, min(end, l.end()))
+	return true
+}
+
+// checkpoint notes HighWatermarks, epochs and recovery points.
+func (d *disk) checkpoint(replicas []*replica) error {
+	var items []storage.LogCheckpoint
+	for _, r := range replicas {
+		if r == nil {
+			continue
+		}
+		hw := r.core.Log().HighWatermark
+		r.log.save(hw)
+		if r.log.real != nil {
+			items = append(items, storage.LogCheckpoint{Log: r.log.real.log, HighWatermark: hw})
+		}
+	}
+	if d.dir == nil || len(items) == 0 {
+		return nil
+	}
+	return d.dir.Checkpoint(items...)
+}
+
+func bootName(boot int) string { return "boot-" + strconv.Itoa(boot) }
