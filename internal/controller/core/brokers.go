@@ -38,7 +38,15 @@ func (b *Batch) RegisterBroker(req *internalv1.RegisterBrokerRequest) (*internal
 	case known && model.MetadataOffset(old.Epoch) == b.draft.NextOffset(): //nolint:gosec // epochs of brokers are offsets
 		return nil, model.Errorf(model.CodeDuplicateBroker, "broker %d is being registered by another incarnation; try again", id)
 	}
-	allLost := req.GetAllSeatsLostReason() != "" || b.restoredDirectory(req, old, directory)
+	restored := b.restoredDirectory(req, old, directory)
+	if restored && known && !old.Fenced {
+		// Either the late request of a process that is gone, which must not harm the one that took its place; or a restored disk,
+		// whose predecessor is gone and will be fenced soon.
+		return nil, model.Errorf(model.CodeDuplicateBroker,
+			"broker %d is registered with epoch %d and live; the request is of epoch %d: it is late, or the disk was restored; try again",
+			id, old.Epoch, req.GetPreviousBrokerEpoch())
+	}
+	allLost := req.GetAllSeatsLostReason() != "" || restored
 	fateOf := func(t *metadata.Topic, tp model.TopicPartition, replica model.NodeID) fate {
 		switch {
 		case replica != id:

@@ -152,6 +152,9 @@ func (m *cluster) die(t *rapid.T) {
 func (m *cluster) restart(t *rapid.T) {
 	id := anyBroker(t)
 	damage := rapid.SampledFrom([]string{"", "", "", "one", "all", "restored"}).Draw(t, "damage")
+	if b, _ := m.state.Image().Broker(id); damage == "restored" && !b.Fenced {
+		m.kill(id)
+	}
 	m.register(id, func(r *internalv1.RegisterBrokerRequest) {
 		defer m.tellEnds(r)
 		switch damage {

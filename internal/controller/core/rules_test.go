@@ -224,6 +224,26 @@ func TestR6DeathBeforeTheEpochWasWrittenDownCostsNoSeat(t *testing.T) {
 	w.expect(tp, none, nil, nil, ids(1)) // older than the last that served: a restored disk
 }
 
+func TestR6LateRegistrationOfAnEarlierProcessDoesNoHarm(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.join(1, 2)
+	tp := w.topic("t", nil, 1)
+	b := w.broker(1)
+	b.incarnation = w.uuid()
+	late := w.request(b) // sent, and then the process dies
+	w.join(1)            // the next one registers and is let in
+	_, err := w.state.Begin(w.now).RegisterBroker(late)
+	wantCode(t, err, model.CodeDuplicateBroker)
+	w.expect(tp, 1, ids(1), nil, nil)
+	w.kill(1) // as a restored disk it would get through once the live one is gone
+	w.batch(func(b *Batch) {
+		if _, err := b.RegisterBroker(late); err != nil {
+			t.Fatal(err)
+		}
+	})
+	w.expect(tp, none, nil, nil, ids(1))
+}
+
 func TestR6RefusedRegistrations(t *testing.T) {
 	w := newWorld(t, Config{})
 	type req = internalv1.RegisterBrokerRequest
