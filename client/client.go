@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/connectivity"
 
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
@@ -45,8 +44,8 @@ type Client struct {
 	meta   *metadataCache
 
 	mu     sync.Mutex
-	conns  map[string]*grpc.ClientConn // by address; nil once closed
-	next   int                         // rotates over the brokers to ask
+	conns  map[string]*brokerConn // by address; nil once closed
+	next   int                    // rotates over the brokers to ask
 	closed bool
 }
 
@@ -63,7 +62,9 @@ const silence = time.Second
 const maxConns = 1024
 
 // Dial returns a client and checks that one of the bootstrap addresses answers, within ctx.
-func Dial(ctx context.Context, config Config) (*Client, error) { return dial(ctx, config, wire.DefaultPool()) }
+func Dial(ctx context.Context, config Config) (*Client, error) {
+	return dial(ctx, config, wire.DefaultPool())
+}
 
 func dial(ctx context.Context, config Config, pool *wire.Pool) (*Client, error) {
 	if len(config.Bootstrap) == 0 {
@@ -81,7 +82,7 @@ func dial(ctx context.Context, config Config, pool *wire.Pool) (*Client, error) 
 	}
 	c := &Client{
 		config: config, logger: config.Logger, clock: lifecycle.RealClock(), pool: pool,
-		conns: make(map[string]*grpc.ClientConn), next: rand.IntN(len(config.Bootstrap)), //nolint:gosec // spreads load
+		conns: make(map[string]*brokerConn), next: rand.IntN(len(config.Bootstrap)), //nolint:gosec // spreads load
 	}
 	c.group = lifecycle.New(wire.WithClientID(context.Background(), config.ClientID), "client", c.logger)
 	c.meta = newMetadataCache(c)
@@ -133,82 +134,6 @@ func (c *Client) context(ctx context.Context) (context.Context, context.CancelFu
 	return ctx, func() {
 		stop()
 		cancel(nil)
-	}
-}
-
-// conn returns the one connection to address, which may not be up yet.
-func (c *Client) conn(address string) (*grpc.ClientConn, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return nil, ErrClosed
-	}
-	if conn := c.conns[address]; conn != nil {
-		return conn, nil
-	}
-	if len(c.conns) >= maxConns {
-		return nil, newError(model.CodeTooManyRequests, true, "%d connections are open, no more are made", maxConns)
-	}
-	options := wire.DialOptions(wire.Limits{
-		ConnectTimeout: c.config.DialTimeout, MaxMessageBytes: c.config.MaxMessageBytes, Pool: c.pool,
-		KeepaliveTime: keepaliveTime, KeepaliveTimeout: keepaliveTimeout,
-	})
-	options = append(options, grpc.WithUserAgent("penstock-go-client"))
-	conn, err := grpc.NewClient("passthrough:///"+address, options...)
-	if err != nil {
-		return nil, newError(model.CodeBrokerNotAvailable, true, "cannot connect to %s: %w", address, err)
-	}
-	c.conns[address] = conn
-	return conn, nil
-}
-
-// connected returns the connection to address once it is up. That it is not is definite: nothing was sent.
-func (c *Client) connected(ctx context.Context, address string) (*grpc.ClientConn, error) {
-	conn, err := c.conn(address)
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, c.config.DialTimeout)
-	defer cancel()
-	conn.Connect()
-	for tried := false; ; {
-		state := conn.GetState()
-		switch state {
-		case connectivity.Ready:
-			return conn, nil
-		case connectivity.TransientFailure:
-			if tried {
-				return nil, newError(model.CodeBrokerNotAvailable, true, "cannot connect to %s", address)
-			}
-			conn.ResetConnectBackoff()
-		case connectivity.Idle:
-			conn.Connect()
-		case connectivity.Connecting:
-			tried = true
-		case connectivity.Shutdown:
-			return nil, ErrClosed
-		}
-		if !conn.WaitForStateChange(ctx, state) {
-			return nil, newError(model.CodeBrokerNotAvailable, true, "cannot connect to %s within %v", address, c.config.DialTimeout)
-		}
-	}
-}
-
-// prune closes connections to addresses that keep reports false for; streams on them fail and go elsewhere.
-func (c *Client) prune(keep func(address string) bool) {
-	var old []*grpc.ClientConn
-	c.mu.Lock()
-	for address, conn := range c.conns {
-		if !keep(address) {
-			old = append(old, conn)
-			delete(c.conns, address)
-		}
-	}
-	c.mu.Unlock()
-	for _, conn := range old {
-		if err := conn.Close(); err != nil {
-			c.logger.Debug("closing a connection failed", "error", err)
-		}
 	}
 }
 

@@ -16,21 +16,44 @@ import (
 )
 
 func TestDialErrors(t *testing.T) {
-	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
-	defer cancel()
 	for want, config := range map[string]Config{
-		"no bootstrap address":   {},
-		"is not host:port":       {Bootstrap: []string{"localhost"}},
-		"no bootstrap broker":    {Bootstrap: []string{"127.0.0.1:1"}, Logger: slog.New(slog.DiscardHandler)},
-		"cannot connect to 127.": {Bootstrap: []string{"127.0.0.1:1", "127.0.0.1:2"}, Logger: slog.New(slog.DiscardHandler)},
+		"no bootstrap address": {},
+		"is not host:port":     {Bootstrap: []string{"localhost"}},
+		"no bootstrap broker":  {Bootstrap: []string{"127.0.0.1:1"}, Logger: slog.New(slog.DiscardHandler)},
+		"connection refused":   {Bootstrap: []string{"127.0.0.1:1", "127.0.0.1:2"}, Logger: slog.New(slog.DiscardHandler)},
 	} {
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		c, err := Dial(ctx, config)
+		cancel()
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 		if c != nil {
 			t.Error("a client came with the error")
 		}
+	}
+}
+
+// TestDeadAddressesFailFast asks for a connection again and again: each time the refusal comes at once.
+func TestDeadAddressesFailFast(t *testing.T) {
+	fake := newFakeCluster(t, 2, 1)
+	c := fake.dial()
+	fake.nodes[1].stop()
+	start := time.Now()
+	for refused := 0; refused < 20; {
+		_, err := c.connected(testContext(t), fake.nodes[1].addr.String())
+		switch {
+		case err == nil && refused > 0 || time.Since(start) > 10*time.Second:
+			t.Fatalf("%v after %d refusals", err, refused)
+		case err == nil: // the end of the connection has not been seen yet
+		case !strings.Contains(err.Error(), "connection refused"):
+			t.Fatal(err)
+		default:
+			refused++
+		}
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("20 refusals took %v", took)
 	}
 }
 
