@@ -136,6 +136,9 @@ func (p *process) await(t *testing.T, within time.Duration) int {
 	t.Helper()
 	timer := time.NewTimer(within)
 	defer timer.Stop()
+	if !p.running() {
+		return p.cmd.ProcessState.ExitCode()
+	}
 	select {
 	case <-p.ended:
 		return p.cmd.ProcessState.ExitCode()
