@@ -369,7 +369,7 @@ func (s *serverStream) fill(sub *serverSub, order core.FrameOrder, frame *wire.R
 		}
 		return false
 	}
-	frame.Payload = within(payload, buf, read.Data)
+	frame.Payload = payload.Part(read.Data)
 	frame.Head.BaseOffset = read.FirstOffset
 	bytes := int64(len(read.Data))
 	p.mu.Lock()
@@ -382,18 +382,6 @@ func (s *serverStream) fill(sub *serverSub, order core.FrameOrder, frame *wire.R
 		s.underWay += bytes
 	}
 	return true
-}
-
-// within returns a payload of data alone, where data lies in buf, the bytes of payload, or else a payload of its own.
-func within(payload wire.Payload, buf, data []byte) wire.Payload {
-	begin := cap(buf) - cap(data)
-	if begin >= 0 && begin+len(data) <= len(buf) && &buf[begin] == &data[0] {
-		part := payload.Slice(begin, begin+len(data))
-		payload.Free()
-		return part
-	}
-	payload.Free()
-	return wire.NewPayload(data)
 }
 
 // refuse ends a subscription with an error.

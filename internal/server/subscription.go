@@ -85,7 +85,7 @@ func (s *subscription) readMore(limit int) error {
 		s.readSize = minReadBytes
 		return nil
 	}
-	s.hold(payload, buf, data)
+	s.hold(payload, data)
 	s.next = res.NextOffset
 	if len(res.Data) > want/2 {
 		s.readSize = min(2*s.readSize, maxFrameBytes)
@@ -93,20 +93,9 @@ func (s *subscription) readMore(limit int) error {
 	return nil
 }
 
-// hold keeps data, without a copy where it lies in buf.
-func (s *subscription) hold(payload wire.Payload, buf, data []byte) {
-	start := cap(buf) - cap(data)
-	if start >= 0 && start+len(data) <= len(buf) && &buf[start] == &data[0] {
-		if start > 0 || len(data) < len(buf) {
-			part := payload.Slice(start, start+len(data))
-			payload.Free()
-			payload = part
-		}
-	} else {
-		payload.Free()
-		payload = wire.NewPayload(data)
-	}
-	s.held = append(s.held, payload)
+// hold keeps data, without a copy where it lies in the payload.
+func (s *subscription) hold(payload wire.Payload, data []byte) {
+	s.held = append(s.held, payload.Part(data))
 	s.size += len(data)
 }
 

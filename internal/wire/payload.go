@@ -1,6 +1,10 @@
 package wire
 
-import "google.golang.org/grpc/mem"
+import (
+	"unsafe"
+
+	"google.golang.org/grpc/mem"
+)
 
 // Payload is a run of immutable bytes in pieces, counted by reference; the zero value is empty. Copies of a Payload share
 // the reference: one of them frees it. See the package comment for ownership.
@@ -74,4 +78,30 @@ func (p Payload) Contiguous() []byte {
 		return p.bufs[0].ReadOnlyData()
 	}
 	return p.bufs.Materialize()
+}
+
+// Part returns the payload of data alone: a part of p where data lies within one of its pieces, whatever the capacities of
+// the slices are, else a payload that the garbage collector owns. It takes over the caller's reference to p.
+func (p Payload) Part(data []byte) Payload {
+	defer p.Free()
+	if len(data) == 0 {
+		return Payload{}
+	}
+	for _, b := range p.bufs {
+		whole := b.ReadOnlyData()
+		if begin, ok := within(whole, data); ok {
+			return Payload{bufs: mem.BufferSlice{b.Slice(begin, begin+len(data))}, size: len(data)}
+		}
+	}
+	return NewPayload(data)
+}
+
+// within returns where data, which is not empty, begins in whole.
+func within(whole, data []byte) (begin int, ok bool) {
+	first := uintptr(unsafe.Pointer(unsafe.SliceData(whole)))                                 //nolint:gosec // compared, never turned back into a pointer
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(data)))                                     //nolint:gosec // compared, never turned back into a pointer
+	if at < first || at-first > uintptr(len(whole)) || len(data) > len(whole)-int(at-first) { //nolint:gosec // checked on the way
+		return 0, false
+	}
+	return int(at - first), true //nolint:gosec // at most len(whole)
 }

@@ -147,3 +147,36 @@ func TestPayloadOwnership(t *testing.T) {
 	}
 	mustPanic(t, "out of range", func() { NewPayload([]byte("abc")).Slice(1, 4) })
 }
+
+// TestPartKeepsItsBuffer takes parts of payloads whose size is no power of two, by slices of any capacity: the buffer must
+// not go back to the pool before the part is freed.
+func TestPartKeepsItsBuffer(t *testing.T) {
+	const size = 100_000
+	pool := NewPool()
+	for _, cut := range []func(b []byte) []byte{
+		func(b []byte) []byte { return b[:0:len(b)][:500] },
+		func(b []byte) []byte { return b[4096:70_000:80_000] },
+		func(b []byte) []byte { return b },
+		func(b []byte) []byte { return b[size-1:] },
+	} {
+		payload, buf := pool.Alloc(size)
+		data := cut(buf)
+		before := pool.Stats().Puts
+		part := payload.Part(data)
+		if pool.Stats().Puts != before {
+			t.Fatalf("the buffer of a part of %d bytes went back to the pool", len(data))
+		}
+		if got := part.Contiguous(); len(got) != len(data) || &got[0] != &data[0] || part.Len() != len(data) {
+			t.Fatalf("a part of %d bytes was copied or misplaced", len(data))
+		}
+		part.Free()
+		if pool.Stats().Puts != before+1 {
+			t.Fatal("the buffer did not go back with its part")
+		}
+	}
+	payload, _ := pool.Alloc(size)
+	before := pool.Stats().Puts
+	if own := payload.Part([]byte("elsewhere")); string(own.Contiguous()) != "elsewhere" || pool.Stats().Puts != before+1 {
+		t.Fatal("bytes from elsewhere must stand alone and free the payload")
+	}
+}
