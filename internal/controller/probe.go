@@ -25,6 +25,8 @@ func (l *loop) probe(t core.Target, silenceIsDeath bool) {
 		result, err := l.c.cfg.Prober.Probe(probeCtx, t.PeerAddress)
 		o := probeOutcome{target: t, sent: sent}
 		switch {
+		case ctx.Err() != nil:
+			return nil // the controller stops; that says nothing about the broker
 		case err == nil:
 			o.dead = result.IncarnationID != t.IncarnationID
 		case probeCtx.Err() == nil:

@@ -310,6 +310,54 @@ func TestR8StaleBrokersAreRefused(t *testing.T) {
 	wantCode(t, err, model.CodeBrokerIDNotRegistered)
 }
 
+func TestR9ARestartedLeaderNeverResumesItsEpoch(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.join(1, 2)
+	tps := []model.TopicPartition{w.topic("sole", nil, 1), w.topic("pair", nil, 1, 2)}
+	seen := map[model.TopicPartition]map[model.LeaderEpoch]string{tps[0]: {}, tps[1]: {}}
+	for range 5 {
+		for _, tp := range tps {
+			if p := w.partition(tp); p.Leader != none {
+				leader := w.broker(p.Leader)
+				if other, used := seen[tp][p.LeaderEpoch]; used && other != leader.incarnation.String() {
+					t.Fatalf("%s: epoch %d is led by two incarnations", tp, p.LeaderEpoch)
+				}
+				seen[tp][p.LeaderEpoch] = leader.incarnation.String()
+			}
+		}
+		w.join(1)
+		w.join(2)
+	}
+}
+
+func TestR12ProducerIDsAreHandedOutOnce(t *testing.T) {
+	w := newWorld(t, Config{ProducerIDBlock: 10})
+	w.join(1, 2)
+	seen := map[int64]bool{}
+	for n := range 20 {
+		b := w.broker(model.NodeID(n%2 + 1))
+		w.batch(func(batch *Batch) {
+			resp, err := batch.AllocateProducerIDs(&internalv1.AllocateProducerIDsRequest{BrokerId: int32(b.id), BrokerEpoch: b.epoch})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for id := resp.GetFirstProducerId(); id < resp.GetFirstProducerId()+int64(resp.GetCount()); id++ {
+				if seen[id] {
+					t.Fatalf("producer id %d twice", id)
+				}
+				seen[id] = true
+			}
+		})
+		if n == 10 {
+			w.state.Deactivate()
+			w.state.Activate(w.now, w.state.Image())
+		}
+	}
+	if len(seen) != 200 {
+		t.Fatalf("%d ids", len(seen))
+	}
+}
+
 func TestR10SoleSurvivorThatLostItsSeatIsElectedAsPossiblyLossy(t *testing.T) {
 	w := newWorld(t, Config{})
 	w.join(1, 2)
