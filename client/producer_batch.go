@@ -37,6 +37,7 @@ type batch struct {
 	answered bool // a receipt came
 	receipt  *penstockv1.Receipt
 	err      *Error // what the last attempt was answered, until the partition has dealt with it
+	refusal  *Error // why the last attempt certainly had no effect
 
 	finished bool // taken off the queue
 	failure  error

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"time"
@@ -54,8 +55,7 @@ func (pt *producerPartition) settle(now time.Time) {
 			}
 		case now.Sub(b.created) >= pt.producer.config.DeliveryTimeout:
 			b.maybe = b.maybe || pt.next > 0
-			pt.giveUp(newError(model.CodeRequestTimedOut, !b.maybe,
-				"the batch was not acknowledged within the delivery timeout of %v", pt.producer.config.DeliveryTimeout))
+			pt.giveUp(b.overdue(pt.producer.config.DeliveryTimeout))
 		default:
 			pt.hold = pt.hold && slices.ContainsFunc(pt.queue, func(b *batch) bool { return b.err != nil })
 			pt.bumpIfQuiet(now)
@@ -88,6 +88,9 @@ func (pt *producerPartition) resolve(b *batch, err *Error, now time.Time) bool {
 		return true
 	}
 	b.maybe = b.maybe || !err.Definite
+	if b.refusal = nil; err.Definite {
+		b.refusal = err
+	}
 	expired := now.Sub(b.created) >= p.config.DeliveryTimeout
 	if err.is(model.CodeUnknownTopicOrPartition, model.CodeUnknownTopicID) {
 		if b.unknownAt.IsZero() {
@@ -111,6 +114,16 @@ func (pt *producerPartition) resolve(b *batch, err *Error, now time.Time) bool {
 	}
 	pt.rewind(now, !newer, err.Definite && !b.maybe && idempotent)
 	return false
+}
+
+// overdue is the failure of a batch whose time is up: why the cluster kept refusing it, where that is all that is known.
+func (b *batch) overdue(timeout time.Duration) *Error {
+	if b.refusal != nil && !b.maybe {
+		late := *b.refusal
+		late.Detail = fmt.Sprintf("%s (tried for %v)", late.Detail, timeout)
+		return &late
+	}
+	return newError(model.CodeRequestTimedOut, !b.maybe, "the batch was not acknowledged within the delivery timeout of %v", timeout)
 }
 
 // giveUp ends the head with a failure; what follows it needs a new producer epoch. It needs mu.
