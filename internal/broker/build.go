@@ -112,12 +112,18 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 		return nil
 	}
 	began := n.clock.Now()
-	lost, err := n.replicas.Recover(ctx)
+	replicas, err := n.replicas.Recover(ctx)
 	if err != nil {
 		return fmt.Errorf("recover the logs in %s: %w", n.cfg.DataDir, err)
 	}
-	n.start.lost = lost
-	n.log.Info("recovered", "took", n.clock.Now().Sub(began).Round(time.Millisecond), "seats_lost", len(lost))
+	n.start.replicas = replicas
+	seatsLost := 0
+	for _, r := range replicas {
+		if r.GetSeatLostReason() != "" {
+			seatsLost++
+		}
+	}
+	n.log.Info("recovered", "took", n.clock.Now().Sub(began).Round(time.Millisecond), "logs", len(replicas), "seats_lost", seatsLost)
 	n.replicas.Start(n.groups.replicas)
 	n.groups.replicas.Go("disk-failure", func(ctx context.Context) error {
 		select {

@@ -32,7 +32,7 @@ var (
 
 // startState is what the directory says about the time before this start; the registration confesses it.
 type startState struct {
-	lost      []*internalv1.ReplicaState
+	replicas  []*internalv1.ReplicaState // what recovery found, with a reason where a seat is lost
 	allLost   string
 	osLost    bool
 	confessed bool
@@ -96,7 +96,7 @@ func (n *Node) registration() *internalv1.RegisterBrokerRequest {
 		},
 	}
 	if !n.start.confessed {
-		req.LostSeats, req.AllSeatsLostReason, req.OsModeSeatsLost = n.start.lost, n.start.allLost, n.start.osLost
+		req.LostSeats, req.AllSeatsLostReason, req.OsModeSeatsLost = n.start.replicas, n.start.allLost, n.start.osLost
 	}
 	return req
 }
