@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
+	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
 )
 
@@ -163,6 +164,22 @@ func finalIfUnknownTopic(err error) error {
 	return err
 }
 
+// lookUp is call for what may have been created just now: the broker that is asked may not have heard of it yet.
+func (c *Client) lookUp(ctx context.Context, f func(context.Context, *grpc.ClientConn) error) error {
+	deadline := c.clock.Now().Add(unknownTopicWait)
+	for failures := 1; ; failures++ {
+		err := c.call(ctx, true, func(ctx context.Context, conn *grpc.ClientConn) error {
+			return finalIfUnknownTopic(f(ctx, conn))
+		})
+		if !IsName(err, model.CodeUnknownTopicOrPartition.String()) || c.clock.Now().After(deadline) {
+			return err
+		}
+		if lifecycle.Sleep(ctx, c.clock, backoff(failures)) != nil {
+			return err
+		}
+	}
+}
+
 // ListTopics lists topics by name.
 func (c *Client) ListTopics(ctx context.Context, includeInternal bool) ([]TopicListing, error) {
 	var out []TopicListing
@@ -184,7 +201,7 @@ func (c *Client) ListTopics(ctx context.Context, includeInternal bool) ([]TopicL
 // DescribeTopic returns a topic with its settings. Offsets are asked with ListOffsets.
 func (c *Client) DescribeTopic(ctx context.Context, name string) (TopicDescription, error) {
 	var out TopicDescription
-	err := c.call(ctx, true, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err := c.lookUp(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		r, err := penstockv1.NewAdminServiceClient(conn).DescribeTopic(ctx, &penstockv1.DescribeTopicRequest{Name: name})
 		out = TopicDescription{Topic: topicOf(r.GetTopic())}
 		for _, setting := range r.GetConfigs() {
@@ -199,7 +216,7 @@ func (c *Client) DescribeTopic(ctx context.Context, name string) (TopicDescripti
 			}
 			out.Configs = append(out.Configs, TopicConfig{Key: setting.GetKey(), Value: setting.GetValue(), Source: source})
 		}
-		return finalIfUnknownTopic(err)
+		return err
 	})
 	return out, err
 }
@@ -239,11 +256,12 @@ func (c *Client) DescribeQuorum(ctx context.Context) (QuorumDescription, error) 
 	return out, err
 }
 
-// Metadata returns brokers and the topics named; with no name, all topics. A topic that does not exist is an error.
+// Metadata returns brokers and the topics named; with no name, all topics. A topic that does not exist is an error, after a
+// moment in which it may appear.
 func (c *Client) Metadata(ctx context.Context, topics ...string) (Metadata, error) {
 	var out Metadata
 	request := &penstockv1.GetMetadataRequest{Topics: topics, AllTopics: len(topics) == 0}
-	err := c.call(ctx, true, func(ctx context.Context, conn *grpc.ClientConn) error {
+	err := c.lookUp(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		r, err := penstockv1.NewMetadataServiceClient(conn).GetMetadata(ctx, request)
 		if err != nil {
 			return err
@@ -254,7 +272,7 @@ func (c *Client) Metadata(ctx context.Context, topics ...string) (Metadata, erro
 		}
 		for _, t := range r.GetTopics() {
 			if t.GetError() != nil {
-				return finalIfUnknownTopic(protoError(t.GetError()))
+				return protoError(t.GetError())
 			}
 			out.Topics = append(out.Topics, topicOf(t))
 		}
