@@ -22,7 +22,7 @@ const (
 	callTimeout    = 10 * time.Second // of a call whose context has no deadline
 	connectTimeout = time.Second      // to wait for a connection before the next controller is tried
 	retryMin       = 20 * time.Millisecond
-	retryMax       = 500 * time.Millisecond
+	retryMax       = 250 * time.Millisecond
 )
 
 // Controllers finds the active controller among the configured voters: from what nodes say that are not it, and from what the
@@ -32,14 +32,17 @@ type Controllers struct {
 	clock  lifecycle.Clock
 	voters []config.Voter
 
-	mu     sync.Mutex
-	active config.Voter // ID is NoNode where unknown
-	next   int          // which voter to ask when none is known to be active
+	mu      sync.Mutex
+	active  config.Voter  // ID is NoNode where unknown
+	learned chan struct{} // closed when another one became active
+	next    int           // which voter to ask when none is known to be active
 }
 
 // NewControllers returns a way to the active controller among voters, of which there is at least one.
 func NewControllers(conns *Conns, voters []config.Voter, clock lifecycle.Clock) *Controllers {
-	return &Controllers{conns: conns, clock: clock, voters: voters, active: config.Voter{ID: model.NoNode}}
+	return &Controllers{
+		conns: conns, clock: clock, voters: voters, active: config.Voter{ID: model.NoNode}, learned: make(chan struct{}),
+	}
 }
 
 // Active returns the active controller as far as this node knows; the id is NoNode where it does not.
@@ -63,9 +66,34 @@ func (c *Controllers) Learn(id model.NodeID, address string) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if address != "" {
-		c.active = config.Voter{ID: id, Address: address}
+	next := config.Voter{ID: id, Address: address}
+	if address == "" || c.active == next {
+		return
 	}
+	c.active = next
+	close(c.learned)
+	c.learned = make(chan struct{})
+}
+
+// news is closed when another controller became active.
+func (c *Controllers) news() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.learned
+}
+
+// pause waits before the next attempt: for d, for news of the active controller, or for an early end.
+func (c *Controllers) pause(ctx context.Context, d time.Duration, early <-chan struct{}) error {
+	timer := c.clock.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-c.news():
+	case <-early:
+	case <-timer.C():
+	}
+	return nil
 }
 
 // target returns whom to ask now.
@@ -137,7 +165,7 @@ func (c *Controllers) call(ctx context.Context, once bool, fn func(ctx context.C
 		if c.learnFrom(v, err) && ctx.Err() == nil {
 			continue
 		}
-		if lifecycle.Sleep(ctx, c.clock, wait) != nil {
+		if c.pause(ctx, wait, nil) != nil {
 			return model.Errorf(model.CodeNoQuorum,
 				"no active controller answered in time; see that a majority of the controllers runs: %v", last)
 		}

@@ -222,7 +222,7 @@ func (s *Session) keep(ctx context.Context) error {
 		if s.controllers.learnFrom(v, err) {
 			continue
 		}
-		if err := s.pause(ctx, wait); err != nil {
+		if err := s.controllers.pause(ctx, wait, s.poke); err != nil {
 			return err
 		}
 		wait = min(2*wait, retryMax)

@@ -145,6 +145,7 @@ func (c *Cluster) settings(i int) map[string]string {
 		"data.dir": c.DataDir(i), "log.level": level, "gossip.seeds": strings.Join(seeds, ","),
 		"listen.client": c.address(i, clientPort), "listen.peer": c.address(i, peerPort),
 		"listen.admin": c.address(i, adminPort), "listen.gossip": c.address(i, gossipPort),
+		"raft.heartbeat.timeout": "300ms", "raft.election.timeout": "300ms", "raft.lease.timeout": "200ms",
 	}
 	maps.Copy(settings, c.opts.Settings)
 	return settings
