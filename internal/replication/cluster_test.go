@@ -99,9 +99,13 @@ func (n *testNode) start() {
 	if n.c.options != nil {
 		n.c.options(&opts)
 	}
-	if n.mgr, err = NewManager(opts); err != nil {
+	mgr, err := NewManager(opts)
+	if err != nil {
 		t.Fatal(err)
 	}
+	n.c.mu.Lock()
+	n.mgr = mgr
+	n.c.mu.Unlock()
 	if n.lost, err = n.mgr.Recover(t.Context()); err != nil {
 		t.Fatalf("broker %d: %v", n.id, err)
 	}
@@ -115,6 +119,21 @@ func (n *testNode) start() {
 
 // stop ends a broker: cleanly, or as kill -9 does.
 func (n *testNode) stop(clean bool) {
+	if !clean && n.mem != nil {
+		n.crash(n.mem.CrashProcess)
+		return
+	}
+	n.end(clean)
+}
+
+// crash ends a broker with its process or its machine.
+func (n *testNode) crash(how func() *fsys.Mem) {
+	n.mem = how()
+	n.fs = n.mem
+	n.end(false)
+}
+
+func (n *testNode) end(clean bool) {
 	t := n.c.t
 	n.c.mu.Lock()
 	group := n.group
@@ -122,10 +141,6 @@ func (n *testNode) stop(clean bool) {
 	n.c.mu.Unlock()
 	if group == nil {
 		return
-	}
-	if !clean && n.mem != nil {
-		n.mem = n.mem.CrashProcess()
-		n.fs = n.mem
 	}
 	n.c.mu.Lock()
 	for s := range n.c.streams {
@@ -200,6 +215,31 @@ func (c *cluster) register(n *testNode) {
 	}})
 }
 
+// fence takes a broker that has died out: of the ISR of each partition, unless it is the last member, and of leadership.
+func (c *cluster) fence(id model.NodeID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b, _ := c.image.Broker(id)
+	records := []*rec{{Kind: &internalv1.MetadataRecord_BrokerFenced{
+		BrokerFenced: &internalv1.BrokerFencedRecord{BrokerId: int32(id), BrokerEpoch: int64(b.Epoch)},
+	}}}
+	for topic := range c.image.Topics() {
+		for i, p := range topic.AllPartitions() {
+			if len(p.ISR) < 2 || !p.InISR(id) {
+				continue
+			}
+			isr := slices.DeleteFunc(slices.Clone(p.ISR), func(m model.NodeID) bool { return m == id })
+			change := &internalv1.PartitionChangeRecord{Isr: &internalv1.NodeIDs{Ids: metadata.IDs(isr)}}
+			if p.Leader == id {
+				leader := int32(isr[0])
+				change.Leader, change.NewLeaderEpoch = &leader, true
+			}
+			records = append(records, changeRecord(topic.ID, i, change))
+		}
+	}
+	c.changeLocked(records...)
+}
+
 func changeRecord(topicID model.UUID, partition int32, r *internalv1.PartitionChangeRecord) *rec {
 	r.TopicId, r.Partition = topicID.Bytes(), partition
 	return &rec{Kind: &internalv1.MetadataRecord_PartitionChange{PartitionChange: r}}
@@ -222,6 +262,13 @@ func (c *cluster) topic(id byte, configs map[string]string, replicas ...model.No
 	}}})
 	c.change(records...)
 	return tp
+}
+
+// configure sets a topic setting.
+func (c *cluster) configure(tp model.TopicPartition, key, value string) {
+	c.change(&rec{Kind: &internalv1.MetadataRecord_TopicConfig{
+		TopicConfig: &internalv1.TopicConfigRecord{TopicId: tp.TopicID.Bytes(), Key: key, Value: &value},
+	}})
 }
 
 // lead moves the leadership, with this ISR.

@@ -31,7 +31,8 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 		s.appendedBytes, s.fetchedBytes, s.truncations, s.diverged,
 		gauge("pending_bytes", "Bytes appended and not yet acknowledged.", func() float64 { return float64(m.pending.Load()) }),
 		gauge("partitions", "Replicas on this broker.", func() float64 { return float64(len(m.allPartitions())) }),
-		gauge("leaders", "Partitions that this broker leads.", func() float64 { return float64(m.countLeaders()) }),
+		gauge("leaders", "Partitions that this broker leads.", func() float64 { return float64(m.countLeaders(false)) }),
+		gauge("under_replicated_partitions", "Led partitions with replicas out of sync.", func() float64 { return float64(m.countLeaders(true)) }),
 	} {
 		if err := registerer.Register(c); err != nil {
 			return nil, err
@@ -40,11 +41,17 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 	return s, nil
 }
 
-func (m *Manager) countLeaders() (n int) {
+// countLeaders counts the partitions led, or those of them that have replicas out of sync.
+func (m *Manager) countLeaders(underReplicated bool) (n int) {
 	for _, p := range m.allPartitions() {
-		if p.seen.Load().role == core.RoleLeader {
+		if p.seen.Load().role != core.RoleLeader {
+			continue
+		}
+		p.mu.Lock()
+		if !underReplicated || p.replica.UnderReplicated() {
 			n++
 		}
+		p.mu.Unlock()
 	}
 	return n
 }

@@ -96,6 +96,13 @@ func (m *Manager) sweep(p *partition, now time.Time) {
 type checkpointed struct {
 	log         core.LogState
 	leaderEpoch model.LeaderEpoch
+	segments    int
+}
+
+// wantsFlush says whether a log of flush.mode=os is to be synced though nobody waits for it, so that recovery stays
+// short: after a roll, and once it is quiet.
+func (c checkpointed) wantsFlush(before checkpointed) bool {
+	return c.log.Durable < c.log.End && (c.segments != before.segments || c.log.End == before.log.End)
 }
 
 // checkpoint notes the HighWatermarks that have moved, with one sync for all. An error means that the directory has failed.
@@ -104,11 +111,16 @@ func (m *Manager) checkpoint(all []*partition) error {
 	for _, p := range all {
 		p.mu.Lock()
 		at := p.replica.Log()
-		if noted := (checkpointed{at, p.replica.LeaderEpoch()}); !p.closed && noted != p.checkpointed {
+		noted := checkpointed{at, p.replica.LeaderEpoch(), p.log.SegmentCount()}
+		flush := !p.closed && noted.wantsFlush(p.checkpointed)
+		if !p.closed && noted != p.checkpointed {
 			p.checkpointed = noted
 			items = append(items, storage.LogCheckpoint{Log: p.log, HighWatermark: at.HighWatermark})
 		}
 		p.mu.Unlock()
+		if flush {
+			m.requestSync(p.log)
+		}
 	}
 	if len(items) == 0 {
 		return nil

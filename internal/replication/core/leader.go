@@ -334,3 +334,8 @@ func (r *Replica) ISR() []model.NodeID { return slices.Clone(r.lead.isr) }
 
 // ISRSize is the size of the in-sync set in force; 0 unless leading.
 func (r *Replica) ISRSize() int { return len(r.lead.isr) }
+
+// UnderReplicated says whether a leader has replicas that are not in sync.
+func (r *Replica) UnderReplicated() bool {
+	return r.role == RoleLeader && len(r.lead.isr) < len(r.lead.followers)+1
+}
