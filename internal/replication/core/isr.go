@@ -81,6 +81,9 @@ const (
 	proposalSettling               // accepted, or overtaken: the image will tell
 )
 
+// settleTimeout is how long an accepted proposal's image is waited for before it is asked again.
+const settleTimeout = 10 * time.Second
+
 // proposing is the state of AlterPartition on the present partition epoch. By compare-and-set at most one proposal made on
 // it takes effect; until a newer partition epoch arrives every one whose outcome is not known to be a refusal may.
 type proposing struct {
@@ -148,9 +151,10 @@ func (r *Replica) wantsChange(now time.Duration) bool {
 // unknown outcome something is proposed in any case, so that the partition epoch moves on and the doubt ends.
 func (r *Replica) propose(now time.Duration, out *Output) {
 	p := &r.lead.proposal
-	if p.phase == proposalInFlight || p.phase == proposalSettling || (p.phase == proposalRetry && now < p.retryAt) {
+	if p.phase == proposalInFlight || (p.phase != proposalIdle && now < p.retryAt) {
 		return
 	}
+	p.unknown = p.unknown || p.phase == proposalSettling // the image that was promised does not come
 	if !p.unknown && (!r.mayDiffer() || !r.wantsChange(now)) {
 		return
 	}
@@ -212,6 +216,7 @@ func (r *Replica) ProposalDone(seq uint64, outcome ProposalOutcome, now time.Dur
 	switch outcome {
 	case ProposalAccepted, ProposalOvertaken:
 		p.phase = proposalSettling
+		p.retryAt = now + settleTimeout
 		return out
 	case ProposalRefused:
 		if !p.unknown {

@@ -175,8 +175,11 @@ func TestR3_OnlyTheImageChangesTheISR(t *testing.T) {
 		t.Fatal("two proposals in flight")
 	}
 	r.ProposalDone(out.Proposal.Seq, ProposalAccepted, 0)
-	if r.ISRSize() != 2 || r.Tick(time.Minute).Propose {
+	if r.ISRSize() != 2 || r.Tick(9*time.Second).Propose {
 		t.Fatal("an answer changed the ISR")
+	}
+	if !r.Tick(10 * time.Second).Propose {
+		t.Fatal("the image that never came is not asked for again")
 	}
 	r.Apply(partitionOf(1, 1, 2, 1, 2, 3), 0)
 	if r.ISRSize() != 3 {
