@@ -425,6 +425,40 @@ func TestR10OfThoseThatLostTheirSeatsTheOneThatKnowsMostIsElected(t *testing.T) 
 	}
 }
 
+func TestR10AnEmptyDirectoryIsNotElectedBeforeAllReplicasAnswer(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.join(1, 2, 3)
+	tp := w.topic("t", map[string]string{"min.insync.replicas": "1"}, 1, 2, 3)
+	tell := func(end int64) func(*internalv1.RegisterBrokerRequest) {
+		return func(r *internalv1.RegisterBrokerRequest) {
+			r.LostSeats = []*internalv1.ReplicaState{{TopicId: tp.TopicID.Bytes(), LogEndOffset: proto.Int64(end)}}
+		}
+	}
+	w.kill(2, 3)
+	w.kill(1)
+	w.expect(tp, none, nil, ids(1), nil)
+	w.register(1, func(r *internalv1.RegisterBrokerRequest) { r.AllSeatsLostReason = "the disk was replaced" })
+	w.unfence(1)
+	w.expect(tp, none, nil, nil, ids(1))
+	w.register(2, tell(5))
+	w.unfence(2)
+	w.expect(tp, 2, ids(2), nil, nil) // it missed the last records, but it has all others
+	if !w.partition(tp).PossiblyLossy {
+		t.Fatal("not recorded as possibly lossy")
+	}
+	// Where nobody has anything, all of them must say so.
+	empty := w.topic("empty", map[string]string{"min.insync.replicas": "1"}, 1, 2)
+	nothing := func(r *internalv1.RegisterBrokerRequest) { r.AllSeatsLostReason = "new" }
+	w.kill(2)
+	w.kill(1)
+	w.register(1, nothing)
+	w.unfence(1)
+	w.expect(empty, none, nil, nil, ids(1))
+	w.register(2, nothing)
+	w.unfence(2)
+	w.expect(empty, 1, ids(1), nil, nil)
+}
+
 func TestR10EmptyDirectoriesHaveNothingToTell(t *testing.T) {
 	w := newWorld(t, Config{})
 	w.join(1, 2)

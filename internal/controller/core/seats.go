@@ -101,23 +101,32 @@ func (s seater) live(id model.NodeID) bool {
 	return ok && b.Live()
 }
 
-// bestOfLost compares the last known members, once all of them are live and have told where their logs end: the highest
-// (leader epoch, end offset) wins, the first in the order of the replicas among equals. A single one need not tell.
+// bestOfLost compares logs where nobody is left that surely has everything, once all last known members are live and have
+// told where their logs end. The highest (leader epoch, end offset) wins, the first in the order of the replicas among equals;
+// other live replicas that have told take part, since the members may have lost more than those ever missed. An empty log is
+// elected only after every replica has told: one that is away may hold all there is.
 func (s seater) bestOfLost(tp model.TopicPartition, p *metadata.Partition) (model.NodeID, bool) {
-	best, bestEnd := model.NoNode, logEnd{}
+	if len(p.Replicas) == 1 && len(p.LastKnown) == 1 {
+		return p.Replicas[0], s.live(p.Replicas[0])
+	}
+	best, bestEnd, all := model.NoNode, logEnd{}, true
 	for _, id := range p.Replicas {
-		if !slices.Contains(p.LastKnown, id) {
-			continue
-		}
 		end, told := s.ends(tp, id)
-		if !s.live(id) || (!told && len(p.LastKnown) > 1) {
-			return model.NoNode, false
+		if !told || !s.live(id) {
+			if slices.Contains(p.LastKnown, id) {
+				return model.NoNode, false
+			}
+			all = false
+			continue
 		}
 		if best == model.NoNode || cmp.Or(cmp.Compare(end.epoch, bestEnd.epoch), cmp.Compare(end.offset, bestEnd.offset)) > 0 {
 			best, bestEnd = id, end
 		}
 	}
-	return best, best != model.NoNode
+	if len(p.LastKnown) == 0 || best == model.NoNode || (bestEnd.epoch == model.NoLeaderEpoch && !all) {
+		return model.NoNode, false
+	}
+	return best, true
 }
 
 // change returns the record that turns old into next, or nil where they are equal. newEpoch asks for a new leader epoch even
