@@ -85,6 +85,9 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
+	if err := d.syncNames(found); err != nil {
+		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
+	}
 	there := make(map[model.TopicPartition]bool, len(found))
 	for _, tp := range found {
 		there[tp] = true
@@ -102,6 +105,30 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 		}
 	}
 	return d, nil
+}
+
+// syncNames makes the names of the logs found durable: a process that died before the first sync of a new log has left them to
+// the page cache, and what this one syncs within would vanish with them at a power loss.
+func (d *Dir) syncNames(found []model.TopicPartition) error {
+	if d.report.CleanShutdown || len(found) == 0 {
+		return nil
+	}
+	var last model.UUID
+	for _, tp := range found { // sorted by topic
+		if tp.TopicID == last {
+			continue
+		}
+		last = tp.TopicID
+		if err := d.fs.SyncDir(path.Dir(d.logDir(tp))); err != nil {
+			return err
+		}
+	}
+	for _, dir := range []string{path.Join(d.path, topicsName), d.path} {
+		if err := d.fs.SyncDir(dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // noteSyncFailure marks the directory after a failed sync, as well as that still works: data that the failed sync has

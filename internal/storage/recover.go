@@ -57,6 +57,16 @@ func (r *recovery) run() error {
 			return err
 		}
 	}
+	if r.headMissing() {
+		r.report.Cut = CutMore
+		for _, s := range l.segs {
+			r.report.CutFile, r.report.CutPosition = s.logName(), 0
+			r.report.RemovedSegments++
+		}
+		if err := r.beginAnew(r.saved.logStart); err != nil {
+			return err
+		}
+	}
 	if len(l.segs) == 0 || l.end < r.saved.logStart {
 		if err := r.beginAnew(r.saved.logStart); err != nil {
 			return err
@@ -64,6 +74,14 @@ func (r *recovery) run() error {
 	}
 	l.epochs.starts = mergeEpochs(r.saved.epochs, r.scanned, l.end)
 	return r.finish()
+}
+
+// headMissing says whether the first segment is gone though nothing was ever synced: a power loss took its name and left later
+// ones. The log ends where it began, whatever follows. Without a whole journal the first segment found is the beginning.
+func (r *recovery) headMissing() bool {
+	l := r.log
+	return len(l.segs) > 0 && l.segs[0].base > r.saved.logStart && r.saved.recoveryPoint <= r.saved.logStart && l.damage == nil &&
+		(r.report.Known || l.dir.report.JournalDamagedBytes == 0)
 }
 
 // list reads the directory: segments and snapshots; temporary files go.
@@ -550,6 +568,8 @@ func (r *recovery) finish() error {
 		if err := r.sync(); err != nil {
 			return err
 		}
+	} else if !l.dir.report.CleanShutdown {
+		l.dirtyDir = true // the process before may have died between making a segment and syncing its name
 	}
 	l.durable.Store(l.end)
 	for _, s := range l.segs[:len(l.segs)-1] {
