@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
@@ -141,11 +142,26 @@ func (b *broker) registration() *internalv1.RegisterBrokerRequest {
 		AllSeatsLostReason:  b.found.allLost,
 		OsModeSeatsLost:     b.found.osLost,
 	}
+	for i, l := range b.n.disk.logs {
+		if l == nil {
+			continue
+		}
+		end, tp := l.end(), b.w.parts[i].tp
+		state := &internalv1.ReplicaState{
+			TopicId: tp.TopicID.Bytes(), Partition: tp.Partition, LogEndOffset: &end, LastLeaderEpoch: int32(l.lastEpoch()),
+		}
+		if slices.Contains(b.found.lost, i) {
+			state.SeatLostReason = "recovery"
+		}
+		req.LostSeats = append(req.LostSeats, state)
+	}
 	for _, i := range b.found.lost {
-		tp := b.w.parts[i].tp
-		req.LostSeats = append(req.LostSeats, &internalv1.ReplicaState{
-			TopicId: tp.TopicID.Bytes(), Partition: tp.Partition, SeatLostReason: "recovery",
-		})
+		if b.n.disk.log(i) == nil {
+			tp := b.w.parts[i].tp
+			req.LostSeats = append(req.LostSeats, &internalv1.ReplicaState{
+				TopicId: tp.TopicID.Bytes(), Partition: tp.Partition, SeatLostReason: "missing", LastLeaderEpoch: -1,
+			})
+		}
 	}
 	return req
 }

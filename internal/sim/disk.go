@@ -86,8 +86,8 @@ func (d *disk) died(power bool) {
 		}
 		l.confess = false
 		switch {
-		case l.real != nil:
-			l.real, l.unread, l.unreadPower = nil, true, power || l.unreadPower
+		case d.mem != nil:
+			l.real, l.unreadPower = nil, power || l.unreadPower
 		case power:
 			l.confess = l.losePower()
 		}

@@ -64,8 +64,7 @@ type modelLog struct {
 	confess bool // a power loss tore a hole that recovery will report
 
 	real        *realLog
-	unread      bool // a real log that no process has opened since the last one died
-	unreadPower bool // power was lost meanwhile
+	unreadPower bool // power was lost since a process had the real log open
 }
 
 func (l *modelLog) end() int64 {
@@ -73,6 +72,14 @@ func (l *modelLog) end() int64 {
 		return l.batches[n-1].end()
 	}
 	return 0
+}
+
+// lastEpoch is the epoch of the last batch.
+func (l *modelLog) lastEpoch() model.LeaderEpoch {
+	if n := len(l.batches); n > 0 {
+		return l.batches[n-1].epoch
+	}
+	return model.NoLeaderEpoch
 }
 
 // LatestEpoch implements core.History.

@@ -85,7 +85,7 @@ func (d *disk) openLog(l *modelLog) (lost bool, err error) {
 	}
 	d.checkFound(l, batches)
 	d.n.w.note("recovered", int64(d.n.id), int64(l.part.index), log.LogEndOffset(), int64(report.Cut))
-	l.real, l.unread, l.unreadPower = real, false, false
+	l.real, l.unreadPower = real, false
 	l.batches, l.windows, l.matched = batches, nil, 0
 	for i := range batches {
 		batches[i].raw = nil
@@ -106,7 +106,12 @@ func (d *disk) checkFound(l *modelLog, batches []batch) {
 	end := int64(0)
 	for i, b := range batches {
 		if i >= len(l.batches) || !b.same(l.batches[i]) {
-			o.fail("%s on broker %d: recovery found a batch at %d that was not written there", l.part, d.n.id, b.base)
+			var written batch
+			if i < len(l.batches) {
+				written = l.batches[i]
+			}
+			o.fail("%s on broker %d: recovery found %s epoch %d at %d, written was %s epoch %d at %d", l.part, d.n.id, b, b.epoch, b.base,
+				written, written.epoch, written.base)
 			return
 		}
 		end = b.end()

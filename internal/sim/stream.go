@@ -113,9 +113,9 @@ func (b *broker) subscribe(c *conn, follower *node, part int, sub core.Subscribe
 		return
 	}
 	answer, out := r.core.FollowerSubscribed(sub, b.n.mono())
-	// Newer ones of the same process live on: this one may have been overtaken.
+	// Newer ones, of this process or of a later one, live on: this one may have been overtaken.
 	r.subs = slices.DeleteFunc(r.subs, func(s *subscription) bool {
-		return s.follower == follower && (s.epoch < sub.FollowerEpoch || s.id < sub.SubscriptionID)
+		return s.follower == follower && (s.epoch < sub.FollowerEpoch || s.epoch == sub.FollowerEpoch && s.id < sub.SubscriptionID)
 	})
 	if answer.Code != model.CodeNone || answer.Diverging {
 		b.w.note("subscribe-refused", int64(b.n.id), int64(part), int64(answer.Code), b2i(answer.Diverging))
