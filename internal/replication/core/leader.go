@@ -278,9 +278,12 @@ func (r *Replica) Sent(id model.NodeID, subscriptionID uint64, next, bytes int64
 	}
 }
 
-// Facts counts what a receipt tells of the records below end. It is meaningful on a leader only.
+// Facts counts what a receipt tells of the records below end. It is meaningful on a leader only. Below the HighWatermark
+// every member of the ISR counts, whether or not it has been heard of in this leader epoch: it would be no member without
+// those records (R1, R2).
 func (r *Replica) Facts(end int64) Facts {
 	facts := Facts{ISR: len(r.lead.isr)}
+	committed := end <= r.log.HighWatermark
 	count := func(e ends) {
 		if r.position(e) >= end {
 			facts.Acked++
@@ -291,7 +294,15 @@ func (r *Replica) Facts(end int64) Facts {
 	}
 	count(ends{log: r.log.End, durable: r.log.Durable})
 	for i := range r.lead.followers {
-		count(r.lead.followers[i].ends)
+		f := &r.lead.followers[i]
+		held := f.ends
+		if committed && slices.Contains(r.lead.isr, f.ID) {
+			held.log = max(held.log, end)
+			if r.mode == FlushFsync {
+				held.durable = max(held.durable, end)
+			}
+		}
+		count(held)
 	}
 	return facts
 }

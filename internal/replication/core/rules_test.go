@@ -425,3 +425,30 @@ func TestR12_FactsOfTheOriginal(t *testing.T) {
 		t.Fatalf("facts %+v", facts)
 	}
 }
+
+// A new leader answers a duplicate of a committed record before followers have reported in its epoch.
+func TestR12_FactsOfTheOriginalUnderANewLeader(t *testing.T) {
+	for _, mode := range []FlushMode{FlushFsync, FlushOS} {
+		log := new(modelLog)
+		st := partitionOf(1, 1, 1, 1, 2, 3)
+		st.ISR, st.FlushMode = []model.NodeID{1, 2}, mode
+		r := leaderOf(t, log, st)
+		subscribed(t, r, 2, 0, -1, 0)
+		appended(t, r, log, 2, 0)
+		acked(r, 2, 2, 2, 0)
+		wantHW(t, r, 2)
+		st.LeaderEpoch, st.PartitionEpoch = 2, 2
+		r.Apply(st, 0)
+		appended(t, r, log, 1, 0)
+		want := Facts{ISR: 2, Acked: 2, FSynced: 2}
+		if mode == FlushOS {
+			want.FSynced = 1 // of the follower's disk nothing is known
+		}
+		if facts := r.Facts(2); facts != want {
+			t.Fatalf("facts %+v, want %+v", facts, want)
+		}
+		if facts := r.Facts(3); facts.Acked != 1 {
+			t.Fatalf("facts of what is not committed: %+v", facts)
+		}
+	}
+}
