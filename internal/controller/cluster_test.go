@@ -47,6 +47,7 @@ type cluster struct {
 
 	mu      sync.Mutex
 	cut     map[string]bool                        // addresses that nobody reaches, and that reach nobody
+	killed  map[string]bool                        // of the cut ones, those whose address refuses
 	brokers map[string]func() (ProbeResult, error) // fake brokers, by peer address
 }
 
@@ -62,7 +63,7 @@ func freeAddress(t testing.TB) string {
 
 func newCluster(t testing.TB, n int, tune func(*Config)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, cut: map[string]bool{}, brokers: map[string]func() (ProbeResult, error){}}
+	c := &cluster{t: t, cut: map[string]bool{}, killed: map[string]bool{}, brokers: map[string]func() (ProbeResult, error){}}
 	for i := range n {
 		c.nodes = append(c.nodes, &node{
 			t: t, cluster: c, id: model.NodeID(i + 1), address: freeAddress(t), dir: t.TempDir(), tune: tune,
@@ -105,6 +106,19 @@ func (c *cluster) isCut(addresses ...string) bool {
 	return false
 }
 
+func (c *cluster) isKilled(address string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.killed[address]
+}
+
+// kill makes a node vanish as a killed process does: its connections end, its address refuses.
+func (c *cluster) kill(n *node) {
+	c.mu.Lock()
+	c.killed[n.address], c.cut[n.address] = true, true
+	c.mu.Unlock()
+}
+
 func (c *cluster) setCut(address string, cut bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,6 +138,8 @@ func (n *node) Probe(ctx context.Context, address string) (ProbeResult, error) {
 	}
 	n.cluster.mu.Unlock()
 	switch {
+	case n.cluster.isKilled(address):
+		return ProbeResult{}, errors.New("connection refused")
 	case n.cluster.isCut(n.address, address):
 		<-ctx.Done()
 		return ProbeResult{}, ctx.Err()

@@ -148,6 +148,7 @@ func (c *Controller) runRaft(ctx context.Context) error {
 	if !started {
 		close(watched)
 	}
+	c.group.Go("leader-watch", func(ctx context.Context) error { return c.watchLeader(ctx, r) })
 	var fatal error
 	select {
 	case <-ctx.Done():

@@ -352,3 +352,26 @@ func TestLeadershipQuicklyMovesOnAStop(t *testing.T) {
 }
 
 var _ raft.StreamLayer = (*streams)(nil)
+
+// TestKilledLeaderIsNoticedSoon measures the time from a kill of the active controller to the next one's first decision, where
+// silence alone would take more than two seconds.
+func TestKilledLeaderIsNoticedSoon(t *testing.T) {
+	c := startCluster(t, 3, func(cfg *Config) {
+		cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaseTimeout = 2*time.Second, 2*time.Second, 250*time.Millisecond
+		cfg.CommitInterval = 0
+	})
+	newFakeBroker(1).join(c)
+	old := c.active()
+	began := time.Now()
+	c.kill(old)
+	createTopic(c, "t")
+	took := time.Since(began)
+	t.Logf("%s from the kill to the next decision", took)
+	if took > 1600*time.Millisecond {
+		t.Error("the death of the process was not noticed: it took the heartbeat timeout of 2 s and more")
+	}
+	next := c.active()
+	until(t, "the usual timeouts are restored", func() bool {
+		return next.ctl.raft.Load().ReloadableConfig().HeartbeatTimeout == 2*time.Second
+	})
+}

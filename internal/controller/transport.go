@@ -18,6 +18,7 @@ type streams struct {
 	net.Listener
 	address string
 	dial    func(ctx context.Context, address string) (net.Conn, error)
+	ended   chan struct{} // has a token after an accepted connection ended
 
 	mu     sync.Mutex
 	conns  map[*trackedConn]struct{}
@@ -84,6 +85,18 @@ func (s *streams) Close() error {
 	return err
 }
 
+// Read reads from the connection and notes its end.
+func (c *trackedConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if err != nil {
+		select {
+		case c.owner.ended <- struct{}{}:
+		default:
+		}
+	}
+	return n, err
+}
+
 // Close closes the connection.
 func (c *trackedConn) Close() error {
 	c.owner.mu.Lock()
@@ -117,6 +130,7 @@ func newTransport(cfg Config) *transport {
 	self, _ := cfg.voter(cfg.NodeID)
 	layer := &streams{
 		Listener: cfg.Listener, address: self.Address, dial: cfg.Dial, conns: map[*trackedConn]struct{}{},
+		ended: make(chan struct{}, 1),
 	}
 	known := addresses{}
 	for _, v := range cfg.Voters {
