@@ -48,6 +48,14 @@ func (p devPlan) address(i, which int) string {
 
 func (p devPlan) nodeDir(i int) string { return filepath.Join(p.dir, "node-"+strconv.Itoa(i)) }
 
+// voters is how many nodes are controllers too: two would stop deciding as soon as one of them is gone.
+func (p devPlan) voters() int {
+	if p.brokers < maxVoters {
+		return 1
+	}
+	return maxVoters
+}
+
 func (p devPlan) text() string { return fmt.Sprintf("brokers: %d\nport: %d\n", p.brokers, p.port) }
 
 // prepare makes the directory, or refuses one that holds another cluster.
@@ -92,13 +100,13 @@ func (p devPlan) writeConfig(i int) error {
 	}
 	voters, seeds := make([]string, 0, maxVoters), make([]string, 0, p.brokers)
 	for n := 1; n <= p.brokers; n++ {
-		if n <= maxVoters {
+		if n <= p.voters() {
 			voters = append(voters, fmt.Sprintf("%q", fmt.Sprintf("%d@%s", n, p.address(n, 1))))
 		}
 		seeds = append(seeds, fmt.Sprintf("%q", p.address(n, 3)))
 	}
 	roles := "controller, broker"
-	if i > maxVoters {
+	if i > p.voters() {
 		roles = "broker"
 	}
 	text := fmt.Sprintf(`node.id: %d

@@ -212,7 +212,6 @@ func (n *Node) startGossip(cluster model.UUID) error {
 				n.log.Debug("gossip", "node_seen", hint.Member.ID, "what", hint.Kind.String())
 				if hint.Kind != membership.HintLeft {
 					n.nodes.Hint(hint.Member.ID, hint.Member.PeerAddress)
-					n.conns.Wake(hint.Member.PeerAddress)
 				}
 			case <-ctx.Done():
 				return nil

@@ -79,17 +79,6 @@ func (c *Conns) Get(purpose Purpose, address string) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// Wake lets connections to address that wait before their next attempt try at once.
-func (c *Conns) Wake(address string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for key, conn := range c.conns {
-		if key.address == address {
-			conn.ResetConnectBackoff()
-		}
-	}
-}
-
 // Close ends all connections and what runs over them. Get fails from then on.
 func (c *Conns) Close() error {
 	c.mu.Lock()

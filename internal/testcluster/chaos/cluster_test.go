@@ -303,6 +303,22 @@ func (c *cluster) awaitHealthy() {
 	})
 }
 
+// controller is the node that is the active controller.
+func (c *cluster) controller() int {
+	c.t.Helper()
+	active := 0
+	eventually(c.t, 30*time.Second, "there is an active controller", func() error {
+		ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
+		defer cancel()
+		health, err := c.client().DescribeCluster(ctx)
+		if active = int(health.Controller); err == nil && active < 1 {
+			err = errors.New("none is known")
+		}
+		return err
+	})
+	return active
+}
+
 // topic describes a topic.
 func (c *cluster) topic(name string) (client.Topic, error) {
 	ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)

@@ -102,7 +102,8 @@ func logGaps(t *testing.T, what string, gaps []time.Duration) {
 		gaps[len(gaps)/2].Round(time.Millisecond), gaps[len(gaps)-1].Round(time.Millisecond), gaps)
 }
 
-// TestLeaderKills kills the leader of the busiest partition with -9 again and again, with hundreds of records in flight.
+// TestLeaderKills kills the leader of the busiest partition with -9 again and again, with hundreds of records in flight;
+// every other time a leader that is the active controller too, where there is one.
 func TestLeaderKills(t *testing.T) {
 	const topic, partitions = "kills", 6
 	c := startDev(t, 3)
@@ -115,7 +116,10 @@ func TestLeaderKills(t *testing.T) {
 		c.awaitHealthy()
 		underWay := l.rush(inFlight)
 		before := c.mustTopic(topic)
-		leader := leaderOf(t, before, l.busiest())
+		leader, role := leaderOf(t, before, l.busiest()), ""
+		if controller := c.controller(); controller == leader || round%2 == 0 && len(ledBy(before, int32(controller))) > 0 {
+			leader, role = controller, " and active controller"
+		}
 		led := ledBy(before, int32(leader))
 		seen := l.watchFor(led)
 		killed := time.Now()
@@ -124,8 +128,8 @@ func TestLeaderKills(t *testing.T) {
 		l.setBurst(false)
 		gaps = append(gaps, at.Sub(killed))
 		c.mustHaveGrown(topic, led)
-		t.Logf("kill %d: node %d, leader of %d partitions, %d records in flight, next acknowledgement after %v",
-			round+1, leader, len(led), underWay, gaps[round].Round(time.Millisecond))
+		t.Logf("kill %d: node %d, leader of %d partitions%s, %d records in flight, next acknowledgement after %v",
+			round+1, leader, len(led), role, underWay, gaps[round].Round(time.Millisecond))
 		c.start(leader)
 	}
 	logGaps(t, "leader kills", gaps)

@@ -1,0 +1,193 @@
+package broker_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/penstock-io/penstock/internal/broker"
+	"github.com/penstock-io/penstock/internal/config"
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/storage"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// settings are those of a node on ports that the system chooses; its controller is found at a port that was free just now.
+func settings(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	free := func() string {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := listener.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		return listener.Addr().String()
+	}
+	return map[string]string{
+		"data.dir": dir, "listen.client": "127.0.0.1:0", "listen.peer": free(), "listen.admin": "127.0.0.1:0", "listen.gossip": free(),
+	}
+}
+
+func start(t *testing.T, flags map[string]string) (*broker.Node, error) {
+	t.Helper()
+	cfg, err := config.Load(config.Source{Flags: flags})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return broker.Start(ctx, cfg, slog.New(slog.DiscardHandler))
+}
+
+func mustStart(t *testing.T, flags map[string]string) *broker.Node {
+	t.Helper()
+	node, err := start(t, flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-node.Ready():
+	case <-time.After(time.Minute):
+		t.Fatal("the node is not ready")
+	}
+	return node
+}
+
+func stop(t *testing.T, node *broker.Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := node.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
+func metaOf(t *testing.T, dir string) storage.Meta {
+	t.Helper()
+	opened, err := storage.OpenDir(fsys.OS(), dir, storage.DirOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := opened.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	return opened.Meta()
+}
+
+func TestTheDirectoryRemembers(t *testing.T) {
+	dir := t.TempDir()
+	flags := settings(t, dir)
+	stop(t, mustStart(t, flags))
+	first := metaOf(t, dir)
+	if first.NodeID != 1 || first.ClusterID.IsZero() || first.BrokerEpoch < 0 || !first.CleanShutdown {
+		t.Errorf("after a clean stop: %+v", first)
+	}
+	node := mustStart(t, flags)
+	if err := node.Kill(); err != nil {
+		t.Error(err)
+	}
+	second := metaOf(t, dir)
+	if second.CleanShutdown || second.ClusterID != first.ClusterID || second.DirectoryID != first.DirectoryID || second.BrokerEpoch <= first.BrokerEpoch {
+		t.Errorf("after a kill: %+v, before: %+v", second, first)
+	}
+}
+
+func TestConflictsAreTyped(t *testing.T) {
+	dir := t.TempDir()
+	flags := settings(t, dir)
+	node := mustStart(t, flags)
+	defer stop(t, node)
+	with := func(more map[string]string) map[string]string {
+		out := settings(t, filepath.Join(t.TempDir(), "data"))
+		maps.Copy(out, more)
+		return out
+	}
+	for _, tc := range []struct {
+		name  string
+		flags map[string]string
+		want  error
+	}{
+		{"directory", with(map[string]string{"data.dir": dir}), broker.ErrDirectoryInUse},
+		{"peer", with(map[string]string{"listen.peer": flags["listen.peer"]}), broker.ErrAddressInUse},
+		{"gossip", with(map[string]string{"listen.gossip": flags["listen.gossip"]}), broker.ErrAddressInUse},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if _, err := start(t, tc.flags); !errors.Is(err, tc.want) {
+				t.Errorf("got %v, want %v", err, tc.want)
+			}
+		})
+	}
+	if node.Err() != nil {
+		t.Errorf("the first node suffered: %v", node.Err())
+	}
+}
+
+func TestADirectoryBelongsToOneNode(t *testing.T) {
+	dir := t.TempDir()
+	flags := settings(t, dir)
+	stop(t, mustStart(t, flags))
+	flags["node.id"] = "2"
+	if _, err := start(t, flags); !errors.Is(err, broker.ErrOtherNode) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A broker whose directory comes from another cluster stops and says so.
+func TestADirectoryBelongsToOneCluster(t *testing.T) {
+	dir := t.TempDir()
+	flags := settings(t, dir)
+	stop(t, mustStart(t, flags))
+	if err := os.RemoveAll(filepath.Join(dir, "controller")); err != nil {
+		t.Fatal(err)
+	}
+	node, err := start(t, flags) // its controller begins a new cluster
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-node.Done():
+	case <-time.After(time.Minute):
+		t.Error("the node goes on")
+	}
+	if err := node.Err(); !errors.Is(err, broker.ErrOtherCluster) && !model.IsCode(err, model.CodeInconsistentClusterID) {
+		t.Errorf("got %v", err)
+	}
+	stop(t, node)
+}
+
+// Nobody answers for the quorum: the node starts, waits, and can be stopped.
+func TestStopWithoutAQuorum(t *testing.T) {
+	flags := settings(t, t.TempDir())
+	flags["controllers"] = "1@" + flags["listen.peer"] + ",2@127.0.0.1:1,3@127.0.0.1:2"
+	flags["shutdown.timeout"] = "500ms"
+	node, err := start(t, flags)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-node.Ready():
+		t.Error("ready without a quorum")
+	case <-time.After(300 * time.Millisecond):
+	}
+	began := time.Now()
+	stop(t, node)
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("stopping took %v", took)
+	}
+}
