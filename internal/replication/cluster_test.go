@@ -33,6 +33,7 @@ type rec = internalv1.MetadataRecord
 type cluster struct {
 	t       testing.TB
 	options func(*Options)
+	pool    *wire.Pool // finds buffers that leak, are freed twice or are used after that
 
 	mu       sync.Mutex
 	image    *metadata.Image
@@ -59,7 +60,7 @@ type testNode struct {
 func newCluster(t testing.TB, n int, options func(*Options)) *cluster {
 	t.Helper()
 	c := &cluster{
-		t: t, options: options, image: metadata.Empty(), nodes: map[model.NodeID]*testNode{},
+		t: t, options: options, pool: wire.NewDebugPool(), image: metadata.Empty(), nodes: map[model.NodeID]*testNode{},
 		cut: map[[2]model.NodeID]bool{}, streams: map[*memStream]bool{}, reported: map[model.UUID][]model.NodeID{},
 	}
 	c.change(clusterRecord())
@@ -93,7 +94,7 @@ func (n *testNode) start() {
 		t.Fatal(err)
 	}
 	opts := Options{
-		NodeID: n.id, Dir: n.dir, Endpoint: endpoint{n}, Controller: controller{n}, Logger: logger(), SweepInterval: 20 * time.Millisecond,
+		NodeID: n.id, Dir: n.dir, Endpoint: endpoint{n}, Controller: controller{n}, Logger: logger(), Pool: n.c.pool, SweepInterval: 20 * time.Millisecond,
 		Core: core.Config{LagTimeMax: 400 * time.Millisecond, RejoinMin: 50 * time.Millisecond},
 	}
 	if n.c.options != nil {
@@ -166,6 +167,10 @@ func (c *cluster) stopAll() {
 	for id := model.NodeID(1); int(id) <= len(c.nodes); id++ {
 		c.nodes[id].stop(true)
 	}
+	if c.pool == nil {
+		return
+	}
+	eventually(c.t, fmt.Sprintf("no buffer is out: %v", c.pool.Leaks()), func() bool { return len(c.pool.Leaks()) == 0 })
 }
 
 // change applies an entry and publishes it to all that run.
@@ -371,6 +376,7 @@ func (e endpoint) OpenReplicaStream(ctx context.Context, leader *metadata.Broker
 	to.group.Go("serve", func(context.Context) error {
 		err := serve(ctx, memServer{s})
 		cancel(err)
+		s.drain()
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		delete(c.streams, s)
@@ -408,6 +414,18 @@ func (s *memStream) Recv(m *wire.ReplicateResponse) error {
 	}
 }
 
+// drain frees what nobody will receive.
+func (s *memStream) drain() {
+	for {
+		select {
+		case f := <-s.frames:
+			f.Free()
+		default:
+			return
+		}
+	}
+}
+
 func copyHead(to, from *internalv1.ReplicateResponse) {
 	to.SubscriptionId, to.LeaderEpoch, to.HighWatermark, to.LogStartOffset = from.SubscriptionId, from.LeaderEpoch, from.HighWatermark, from.LogStartOffset
 	to.BaseOffset, to.Diverging, to.ErrorCode, to.Message = from.BaseOffset, from.Diverging, from.ErrorCode, from.Message
@@ -424,6 +442,7 @@ func (m memServer) Send(f *wire.ReplicateResponse) error {
 	case m.s.frames <- frame:
 		return nil
 	case <-m.s.ctx.Done():
+		frame.Free()
 		return context.Cause(m.s.ctx)
 	}
 }
