@@ -242,6 +242,7 @@ func TestCompressedLies(t *testing.T) {
 }
 
 func TestConsumerErrors(t *testing.T) {
+	t.Parallel()
 	fake := newFakeCluster(t, 2, 3)
 	topic := fake.addTopic("t", 1)
 	fake.fill(topic, 0, 10, record.None)
@@ -269,6 +270,7 @@ func TestConsumerErrors(t *testing.T) {
 }
 
 func TestDeletedTopicEndsConsumerAndProducer(t *testing.T) {
+	t.Parallel()
 	fake := newFakeCluster(t, 2, 3)
 	topic := fake.addTopic("t", 1)
 	fake.fill(topic, 0, 10, record.None)

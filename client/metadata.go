@@ -252,7 +252,10 @@ func (m *metadataCache) applyTopic(offset uint64, t *penstockv1.TopicMetadata) {
 	}
 	id, err := model.UUIDFromBytes(t.GetTopicId())
 	if t.GetError() != nil || err != nil {
-		delete(m.topics, t.GetName())
+		if old != nil { // it was deleted; a broker that has not heard of it yet says nothing about its end
+			delete(m.topics, t.GetName())
+			delete(m.wanted, t.GetName())
+		}
 		return
 	}
 	fresh := &topicInfo{name: t.GetName(), id: id, offset: offset, partitions: make([]leaderInfo, len(t.GetPartitions()))}
