@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/metadata"
 	"github.com/penstock-io/penstock/internal/model"
 	"github.com/penstock-io/penstock/internal/replication/core"
@@ -190,7 +191,8 @@ func (p *partition) logState() core.LogState {
 // logFailed takes a partition out of service whose log refuses to go on. The caller holds p.mu.
 func (m *Manager) logFailed(p *partition, what string, err error, fx *effects) {
 	m.opts.Logger.Error("the log failed, its partition goes offline", "partition", p.tp.String(), "doing", what, "error", err)
-	if errors.Is(err, storage.ErrSyncFailed) || errors.Is(err, storage.ErrJournalFailed) || errors.Is(err, storage.ErrLogFailed) {
+	broken := errors.Is(err, storage.ErrSyncFailed) || errors.Is(err, storage.ErrJournalFailed) || errors.Is(err, storage.ErrLogFailed)
+	if broken && !errors.Is(err, fsys.ErrNoSpace) {
 		fx.failed = err
 	}
 	m.apply(p, p.replica.Offline(), fx)

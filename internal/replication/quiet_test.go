@@ -8,6 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
 )
 
 func TestIdlePartitionsAreNotLookedAt(t *testing.T) {
@@ -125,4 +126,33 @@ func TestMetricsAreRegistered(t *testing.T) {
 	if _, err := NewManager(Options{}); err == nil {
 		t.Error("a manager was made of nothing")
 	}
+}
+
+func TestFullDisk(t *testing.T) {
+	c := newCluster(t, 2, func(o *Options) { o.CheckpointInterval = 20 * time.Millisecond })
+	tp := c.topic(1, nil, 1, 2)
+	mustAck(t, c.send(1, tp, AcksAll, "0"))
+	mem := c.nodes[1].mem
+	mem.SetCapacity(1)
+	if err := mustFail(t, c.send(1, tp, AcksAll, strings.Repeat("x", 1000)), model.CodeNoSpace); IsIndefinite(err) {
+		t.Errorf("indefinite: %v", err)
+	}
+	mem.SetCapacity(0)
+	mustAck(t, c.send(1, tp, AcksAll, "1"))
+	// The follower's disk fills: it falls behind, leaves the ISR where it may, and comes back.
+	c.nodes[2].mem.SetCapacity(1)
+	receipt := mustAck(t, c.send(1, tp, AcksAll, "2"))
+	if receipt.ISR != 1 {
+		t.Errorf("receipt %+v", receipt)
+	}
+	c.nodes[2].mem.SetCapacity(0)
+	eventually(t, "broker 2 rejoins", func() bool { return len(c.partition(tp).ISR) == 2 })
+	c.agree(tp, []string{"0", "1", "2"}, 1, 2)
+	// Checkpoints that could not be written make the stop unclean; nothing is lost by it.
+	for _, id := range []model.NodeID{2, 1} {
+		c.nodes[id].stop(false)
+		c.nodes[id].start()
+	}
+	eventually(t, "both are in sync", func() bool { return len(c.partition(tp).ISR) == 2 })
+	c.agree(tp, []string{"0", "1", "2"}, 1, 2)
 }

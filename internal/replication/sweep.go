@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
 	"github.com/penstock-io/penstock/internal/replication/core"
@@ -126,9 +127,10 @@ func (m *Manager) checkpoint(all []*partition) error {
 		return nil
 	}
 	err := m.opts.Dir.Checkpoint(items...)
-	if err == nil || errors.Is(err, storage.ErrJournalFailed) {
+	if err == nil || (errors.Is(err, storage.ErrJournalFailed) && !errors.Is(err, fsys.ErrNoSpace)) {
 		return err
 	}
+	// Without a checkpoint recovery takes longer, and that is all.
 	m.opts.Logger.Warn("checkpoint not complete", "error", fmt.Sprint(err))
 	return nil
 }
