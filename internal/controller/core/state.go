@@ -127,7 +127,8 @@ func (s *State) Applied(image *metadata.Image) {
 }
 
 // Tick tells the state that its loop runs and when it is to run next. A tick that is late by more than the tolerance extends
-// every session by as much: the silence may have been the controller's own.
+// every session by as much: the silence may have been the controller's own. A broker that is not fenced and has no session
+// gets a full one: an entry of an earlier term, committed late, has let it in, and nobody might ever be heard of it.
 func (s *State) Tick(now, next time.Time) {
 	if !s.nextTick.IsZero() {
 		if late := now.Sub(s.nextTick); late >= s.cfg.StallTolerance {
@@ -137,6 +138,14 @@ func (s *State) Tick(now, next time.Time) {
 		}
 	}
 	s.nextTick = next
+	if !s.active {
+		return
+	}
+	for _, b := range s.image.Brokers() {
+		if x := s.sessions[b.ID]; !b.Fenced && (x == nil || x.epoch < b.Epoch) {
+			s.sessions[b.ID] = &session{epoch: b.Epoch, deadline: now.Add(s.cfg.SessionTimeout)}
+		}
+	}
 }
 
 // Touch notes a heartbeat as it arrives. The response is not nil where nothing is left to decide; otherwise the request
