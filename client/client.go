@@ -49,9 +49,9 @@ type Client struct {
 	closed bool
 }
 
-// A broker whose machine hangs is given up after these two.
+// A connection to a machine that hangs is given up after these two; gRPC allows no less than 10 s for the first.
 const (
-	keepaliveTime    = 5 * time.Second
+	keepaliveTime    = 10 * time.Second
 	keepaliveTimeout = 3 * time.Second
 )
 

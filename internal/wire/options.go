@@ -21,7 +21,7 @@ type Limits struct {
 	WindowBytes int32
 	// BufferBytes is the size of the read and of the write buffer of a connection.
 	BufferBytes int
-	// KeepaliveTime is how long a connection may be silent before it is probed.
+	// KeepaliveTime is how long a connection may be silent before it is probed; clients wait 10 s at least.
 	KeepaliveTime time.Duration
 	// KeepaliveTimeout is how long a probe may stay unanswered.
 	KeepaliveTimeout time.Duration
@@ -49,8 +49,12 @@ func DefaultLimits() Limits {
 	}
 }
 
-// minKeepaliveTime is how often clients may probe; gRPC ends connections that probe more often.
-const minKeepaliveTime = 5 * time.Second
+const (
+	// minKeepaliveTime is how often a server lets clients probe; it ends connections that probe more often.
+	minKeepaliveTime = 5 * time.Second
+	// clientKeepaliveTime is the least that gRPC lets a client wait.
+	clientKeepaliveTime = 10 * time.Second
+)
 
 func (l Limits) withDefaults() Limits {
 	d := DefaultLimits()
@@ -120,7 +124,7 @@ func DialOptions(l Limits) []grpc.DialOption {
 		grpc.WithMaxHeaderListSize(l.MaxHeaderListBytes),
 		grpc.WithConnectParams(connectParams(l.ConnectTimeout)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
-			Time: max(l.KeepaliveTime, minKeepaliveTime), Timeout: l.KeepaliveTimeout, PermitWithoutStream: true,
+			Time: max(l.KeepaliveTime, clientKeepaliveTime), Timeout: l.KeepaliveTimeout, PermitWithoutStream: true,
 		}),
 		grpc.WithDisableRetry(),
 		grpc.WithDisableServiceConfig(),
