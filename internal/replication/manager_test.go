@@ -74,6 +74,36 @@ func TestISRShrinksAndTheFollowerRejoins(t *testing.T) {
 	eventually(t, "broker 3 rejoins", func() bool { return len(c.partition(tp).ISR) == 3 })
 	mustAck(t, c.send(1, tp, AcksAll, "2"))
 	c.agree(tp, []string{"0", "1", "2"}, 1, 2, 3)
+	// It caught up on a stream of its own, and is back on the one of in-sync traffic.
+	eventually(t, "the catch-up stream is gone", func() bool {
+		m := c.nodes[3].mgr
+		m.fetchMu.Lock()
+		defer m.fetchMu.Unlock()
+		return len(m.fetchers) == 1 && m.fetchers[fetcherKey{leader: 1}] != nil
+	})
+}
+
+func TestDivergedCommittedDataStopsTheReplica(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	tp := c.topic(1, nil, 1, 2)
+	mustAck(t, c.send(1, tp, AcksAll, "0"))
+	c.link(1, 2, false)
+	mustAck(t, c.send(1, tp, AcksAll, "1")) // by broker 1 alone, once broker 2 is out
+	c.lead(tp, 2, 2)                        // what the controller never does: the new leader lacks it
+	mustAck(t, c.send(2, tp, AcksAll, "other"))
+	c.link(1, 2, true)
+	eventually(t, "broker 1 stops", func() bool {
+		state, err := c.nodes[1].mgr.PartitionState(tp)
+		return err == nil && state.Role == "stopped" && strings.Contains(state.Stopped, "COMMITTED_DATA_DIVERGED")
+	})
+	mustFail(t, c.send(1, tp, AcksAll, "x"), model.CodeCommittedDataDiverged)
+	if _, err := c.nodes[1].mgr.OpenReader(tp, 0, model.NoLeaderEpoch); !model.IsCode(err, model.CodeCommittedDataDiverged) {
+		t.Errorf("error %v", err)
+	}
+	if got := c.nodes[1].values(tp); len(got) != 2 || got[1] != "1" {
+		t.Errorf("broker 1 has %q", got)
+	}
+	c.agree(tp, []string{"0", "other"}, 2)
 }
 
 func TestMinISRIsAskedForBeforeAndAfterTheAppend(t *testing.T) {
