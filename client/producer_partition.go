@@ -52,10 +52,9 @@ func newProducerPartition(p *Producer, t *producerTopic, number int32) *producer
 // add puts a record into the open batch and closes the batch where it is full.
 func (pt *producerPartition) add(ctx context.Context, r *Record, done func(Receipt, error)) error {
 	p := pt.producer
-	now := p.client.clock.Now()
 	rec := record.Record{Key: r.Key, Value: r.Value, Timestamp: r.TimestampMs}
 	if rec.Timestamp == 0 {
-		rec.Timestamp = now.UnixMilli()
+		rec.Timestamp = p.client.clock.Now().UnixMilli()
 	}
 	if err := p.check(r, &rec); err != nil {
 		return err
@@ -68,7 +67,7 @@ func (pt *producerPartition) add(ctx context.Context, r *Record, done func(Recei
 			p.budget.give(granted)
 			return ErrClosed
 		}
-		need := pt.place(r, &rec, done, now, &granted)
+		need := pt.place(r, &rec, done, &granted)
 		pt.mu.Unlock()
 		if need == 0 {
 			if granted > 0 {
@@ -86,7 +85,7 @@ func (pt *producerPartition) add(ctx context.Context, r *Record, done func(Recei
 }
 
 // place adds the record and returns 0, or returns how many bytes of the budget must be waited for first. It needs mu.
-func (pt *producerPartition) place(r *Record, rec *record.Record, done func(Receipt, error), now time.Time, granted *int) int {
+func (pt *producerPartition) place(r *Record, rec *record.Record, done func(Receipt, error), granted *int) int {
 	p := pt.producer
 	if len(r.Headers) > 0 {
 		pt.headers = pt.headers[:0]
@@ -97,7 +96,7 @@ func (pt *producerPartition) place(r *Record, rec *record.Record, done func(Rece
 	}
 	if o := pt.open; o != nil && o.builder.Count() > 0 && o.builder.SizeAfter(*rec) > p.config.BatchBytes {
 		pt.closeOpen()
-		pt.schedule(now)
+		pt.schedule(p.client.clock.Now())
 	}
 	if pt.open == nil {
 		pt.open = p.newOpenBatch()
@@ -122,6 +121,7 @@ func (pt *producerPartition) place(r *Record, rec *record.Record, done func(Rece
 	}
 	o.callbacks = append(o.callbacks, done)
 	if o.builder.Count() == 1 {
+		now := p.client.clock.Now()
 		o.created = now
 		pt.activate()
 		pt.schedule(now)
