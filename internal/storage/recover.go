@@ -51,19 +51,14 @@ func (r *recovery) run() error {
 	if err := r.dropTrimmed(); err != nil {
 		return err
 	}
-	if len(l.segs) > 0 {
-		l.start = max(r.saved.logStart, l.segs[0].base)
-		if err := r.scan(); err != nil {
+	if r.headMissing() {
+		if err := r.dropHeadless(); err != nil {
 			return err
 		}
 	}
-	if r.headMissing() {
-		r.report.Cut = CutMore
-		for _, s := range l.segs {
-			r.report.CutFile, r.report.CutPosition = s.logName(), 0
-			r.report.RemovedSegments++
-		}
-		if err := r.beginAnew(r.saved.logStart); err != nil {
+	if len(l.segs) > 0 {
+		l.start = max(r.saved.logStart, l.segs[0].base)
+		if err := r.scan(); err != nil {
 			return err
 		}
 	}
@@ -80,8 +75,29 @@ func (r *recovery) run() error {
 // ones. The log ends where it began, whatever follows. Without a whole journal the first segment found is the beginning.
 func (r *recovery) headMissing() bool {
 	l := r.log
-	return len(l.segs) > 0 && l.segs[0].base > r.saved.logStart && r.saved.recoveryPoint <= r.saved.logStart && l.damage == nil &&
+	return len(l.segs) > 0 && l.segs[0].base > r.saved.logStart && r.saved.recoveryPoint <= r.saved.logStart &&
 		(r.report.Known || l.dir.report.JournalDamagedBytes == 0)
+}
+
+// dropHeadless removes the segments of a log whose first one is missing, and the snapshots that describe them.
+func (r *recovery) dropHeadless() error {
+	l := r.log
+	r.report.Cut, r.report.CutFile, r.touched = CutMore, l.segs[0].logName(), true
+	for _, s := range slices.Backward(l.segs) {
+		if info, err := l.fs.Stat(s.logName()); err == nil {
+			r.report.CutBytes += info.Size
+		}
+		if err := s.remove(l.fs); err != nil {
+			return err
+		}
+		r.report.RemovedSegments++
+	}
+	l.segs = nil
+	if err := l.removeSnapshots(func(at int64) bool { return at > r.saved.logStart }); err != nil {
+		return err
+	}
+	r.snapshots = slices.DeleteFunc(r.snapshots, func(at int64) bool { return at > r.saved.logStart })
+	return nil
 }
 
 // list reads the directory: segments and snapshots; temporary files go.
