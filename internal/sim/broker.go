@@ -279,10 +279,18 @@ func (b *broker) replica(i int) *replica {
 	return b.replicas[i]
 }
 
-// diskFailed ends the process: what is on the disk is unknown.
+// diskFailed ends the process: what is on the disk is unknown. The operator replaces the disk, or starts a process on it again;
+// the real storage core remembers that a sync has failed.
 func (b *broker) diskFailed(err error) {
 	b.w.comment("broker %d exits: %v", b.n.id, err)
-	b.n.disk.failed = true
+	d := b.n.disk
+	d.failed = d.mem == nil || b.w.chance(0.4)
+	b.n.lostCache, b.n.everLostCache = true, true // the pages that the sync has dropped
+	for _, l := range d.logs {
+		if l != nil {
+			l.unsure = true
+		}
+	}
 	b.n.die(false)
 	b.w.faults.restartLater(b.n)
 }

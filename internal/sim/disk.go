@@ -2,6 +2,7 @@ package sim
 
 import (
 	"strconv"
+	"strings"
 
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/model"
@@ -87,7 +88,7 @@ func (d *disk) died(power bool) {
 		l.confess = false
 		switch {
 		case d.mem != nil:
-			l.real, l.unreadPower = nil, power || l.unreadPower
+			l.real, l.unsure = nil, power || l.unsure
 		case power:
 			l.confess = l.losePower()
 		}
@@ -158,8 +159,8 @@ func (d *disk) sync(l *modelLog, end int64) bool {
 		if d.mem == nil {
 			return false
 		}
-		d.mem.SetInjector(func(op fsys.Op, _ string) error {
-			if op == fsys.OpSyncData {
+		d.mem.SetInjector(func(op fsys.Op, path string) error {
+			if op == fsys.OpSyncData && strings.HasSuffix(path, ".log") {
 				return fsys.ErrSyncFailed
 			}
 			return nil

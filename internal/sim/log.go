@@ -63,8 +63,8 @@ type modelLog struct {
 	matched int  // batches that agree with the oracle's committed ones
 	confess bool // a power loss tore a hole that recovery will report
 
-	real        *realLog
-	unreadPower bool // power was lost since a process had the real log open
+	real   *realLog
+	unsure bool // power was lost, or a sync failed, since a process had the real log open
 }
 
 func (l *modelLog) end() int64 {

@@ -166,6 +166,13 @@ func (o *oracle) leads(r *replica) {
 	}
 	pr.leaders[epoch] = leaderOf{node: n, inc: n.inc, hw: r.core.Log().HighWatermark}
 	pr.newest = max(pr.newest, epoch)
+	if hw := r.core.Log().HighWatermark; pr.forgiving && hw > pr.end() && pr.match(r.log) {
+		for _, b := range r.log.batches[len(pr.committed):] { // an older history, all that is left
+			if b.end() <= hw {
+				o.commit(pr, b)
+			}
+		}
+	}
 	if st, ok := o.w.raft.latest().Partition(r.p.tp); ok && st.LeaderEpoch == epoch && !o.holds(pr, n) {
 		o.fail("%s: broker %d leads in epoch %d and lacks what was committed (%d records): %s", r.p, n.id, epoch, pr.end(), r.core)
 	}

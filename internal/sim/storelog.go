@@ -74,18 +74,18 @@ func (d *disk) openLog(l *modelLog) (lost bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	if report.Damage != nil {
+		d.n.w.oracle.fail("%s on broker %d: recovery found damage at %d that nobody made: %+v", l.part, d.n.id, report.Damage.From, report)
+	}
 	real := &realLog{model: l, log: log}
 	batches, err := real.read(log.LogStartOffset(), log.LogEndOffset(), 1<<30)
 	if err != nil {
 		return false, err
 	}
-	if report.Damage != nil {
-		d.n.w.oracle.fail("%s on broker %d: recovery found damage at %d that nobody made: %s", l.part, d.n.id,
-			report.Damage.From, report.Damage.Reason)
-	}
 	d.checkFound(l, batches)
 	d.n.w.note("recovered", int64(d.n.id), int64(l.part.index), log.LogEndOffset(), int64(report.Cut))
-	l.real, l.unreadPower = real, false
+	d.n.w.comment("%s on broker %d: %d producers, %+v", l.part, d.n.id, log.ProducerCount(), report)
+	l.real, l.unsure = real, false
 	l.batches, l.windows, l.matched = batches, nil, 0
 	for i := range batches {
 		batches[i].raw = nil
@@ -100,7 +100,7 @@ func (d *disk) openLog(l *modelLog) (lost bool, err error) {
 // nothing else in any case.
 func (d *disk) checkFound(l *modelLog, batches []batch) {
 	o, must := d.n.w.oracle, l.durable
-	if !l.unreadPower {
+	if !l.unsure {
 		must = l.end()
 	}
 	end := int64(0)

@@ -1,0 +1,83 @@
+//go:build planted
+
+package sim
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/penstock-io/penstock/internal/replication/core"
+)
+
+// plantedSeeds bounds the schedules in which a planted bug must be found.
+const plantedSeeds = 200
+
+// TestPlanted proves that the simulation finds each bug that is planted into the rules, and nothing where none is.
+func TestPlanted(t *testing.T) {
+	for _, bug := range core.PlantedBugs() {
+		for _, mode := range []Mode{ModeCore, ModeStorage} {
+			t.Run(fmt.Sprintf("%s/%s", bug, mode), func(t *testing.T) {
+				plant(t, bug)
+				found, played := hunt(mode, plantedSeeds)
+				if found == nil {
+					t.Fatalf("the planted bug %q was not found in %d schedules", bug, played)
+				}
+				t.Logf("found after %d schedules: %s", played, found)
+			})
+		}
+	}
+	t.Run("control", func(t *testing.T) {
+		plant(t, "")
+		for _, mode := range []Mode{ModeCore, ModeStorage} {
+			if found, _ := hunt(mode, 50); found != nil {
+				t.Errorf("nothing is planted: %s", found)
+			}
+		}
+	})
+}
+
+// plant switches a bug on until the test ends.
+func plant(t *testing.T, bug string) {
+	t.Helper()
+	if err := core.Plant(bug); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := core.Plant(""); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// hunt plays seeds until one fails.
+func hunt(mode Mode, seeds uint64) (found *Result, played int) {
+	var next, count atomic.Uint64
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for seed := next.Add(1); seed <= seeds; seed = next.Add(1) {
+				mu.Lock()
+				over := found != nil
+				mu.Unlock()
+				if over {
+					return
+				}
+				res := Run(mode, seed, nil)
+				count.Add(1)
+				if len(res.Failures) > 0 {
+					mu.Lock()
+					if found == nil || res.Seed < found.Seed {
+						found = &res
+					}
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	group.Wait()
+	return found, int(count.Load())
+}
