@@ -41,6 +41,10 @@ type serverSub struct {
 	underWay    int64
 }
 
+// current says whether the subscription is still the follower's: another incarnation may have chosen the same id. The
+// caller holds the partition's mu.
+func (sub *serverSub) current() bool { return slices.Contains(sub.p.subs, sub) }
+
 // ServeReplica serves a follower's stream until it ends, ctx is done or the manager stops. The first request must carry
 // hello. It is called by the service on the peer listener, which has checked that the caller belongs to the cluster.
 func (m *Manager) ServeReplica(ctx context.Context, stream ReplicaServerStream) error {
@@ -137,7 +141,9 @@ func (s *serverStream) unsubscribe(id uint64) {
 
 // forget ends a subscription. The caller holds the partition's mu.
 func (s *serverStream) forget(sub *serverSub) {
-	sub.p.replica.FollowerGone(s.follower, sub.id)
+	if sub.current() {
+		sub.p.replica.FollowerGone(s.follower, sub.id)
+	}
 	sub.p.subs = slices.DeleteFunc(sub.p.subs, func(have *serverSub) bool { return have == sub })
 	s.drop(sub)
 }
@@ -276,7 +282,12 @@ func (s *serverStream) ack(ack *internalv1.ReplicaAck) {
 		SubscriptionID: sub.id, LeaderEpoch: model.LeaderEpoch(ack.GetLeaderEpoch()), LogEnd: ack.GetLogEndOffset(),
 		DurableEnd: ack.GetDurableEnd(), Consumed: consumed,
 	}
-	s.m.run(sub.p, func(*effects) core.Output { return sub.p.replica.FollowerAcked(s.follower, in, s.m.now()) })
+	s.m.run(sub.p, func(*effects) core.Output {
+		if !sub.current() {
+			return core.Output{}
+		}
+		return sub.p.replica.FollowerAcked(s.follower, in, s.m.now())
+	})
 }
 
 // send sends until the stream ends.
@@ -335,7 +346,11 @@ func (s *serverStream) sendFrame(sub *serverSub) error {
 	s.mu.Unlock()
 	p := sub.p
 	p.mu.Lock()
-	order, ok := p.replica.NextFrame(s.follower, sub.id, budget)
+	var order core.FrameOrder
+	ok := sub.current()
+	if ok {
+		order, ok = p.replica.NextFrame(s.follower, sub.id, budget)
+	}
 	p.mu.Unlock()
 	if !ok {
 		return nil
@@ -373,7 +388,9 @@ func (s *serverStream) fill(sub *serverSub, order core.FrameOrder, frame *wire.R
 	frame.Head.BaseOffset = read.FirstOffset
 	bytes := int64(len(read.Data))
 	p.mu.Lock()
-	p.replica.Sent(s.follower, sub.id, read.NextOffset, bytes)
+	if sub.current() {
+		p.replica.Sent(s.follower, sub.id, read.NextOffset, bytes)
+	}
 	p.mu.Unlock()
 	s.mu.Lock()
 	defer s.mu.Unlock()
