@@ -96,11 +96,11 @@ func (c *cluster) produceLogs(byFile, byField string, logs []testcluster.SampleL
 			c.t.Fatal(err)
 		}
 		c.must("produce", byFile, "-k", log.Name, "--input", path)
-		field := keyField(log.Lines)
+		keyOf := keyOf(log)
 		var keyed strings.Builder
 		for _, line := range log.Lines {
 			sentByFile[log.Name] = append(sentByFile[log.Name], string(line))
-			key := fieldOf(line, field)
+			key := keyOf(line)
 			sentByField[key] = append(sentByField[key], string(line))
 			keyed.WriteString(key + keySeparator + string(line) + "\n")
 		}
@@ -111,19 +111,29 @@ func (c *cluster) produceLogs(byFile, byField string, logs []testcluster.SampleL
 	return sentByFile, sentByField
 }
 
-// keyField chooses the field of a log that has the most values, but not one for nearly each line.
-func keyField(lines [][]byte) int {
-	best, most := 0, 0
-	for field := range 10 {
-		values := map[string]bool{}
-		for _, line := range lines {
-			values[fieldOf(line, field)] = true
+// keyOf chooses how the lines of a log are keyed: by the field that has the most values, but not one for nearly each line;
+// where that gives few keys, by the end of the field that has the most values.
+func keyOf(log testcluster.SampleLog) func(line []byte) string {
+	most := func(limit int) (field, values int) {
+		for n := range 10 {
+			distinct := map[string]bool{}
+			for _, line := range log.Lines {
+				distinct[fieldOf(line, n)] = true
+			}
+			if len(distinct) > values && len(distinct) <= limit {
+				field, values = n, len(distinct)
+			}
 		}
-		if n := len(values); n > most && n < len(lines)/2 {
-			best, most = field, n
-		}
+		return field, values
 	}
-	return best
+	if field, values := most(len(log.Lines) / 2); values >= 100 {
+		return func(line []byte) string { return fieldOf(line, field) }
+	}
+	field, _ := most(len(log.Lines))
+	return func(line []byte) string {
+		value := fieldOf(line, field)
+		return log.Name + ":" + value[max(0, len(value)-2):]
+	}
 }
 
 // fieldOf is a field of a line, or nothing.

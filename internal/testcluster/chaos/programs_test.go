@@ -14,7 +14,10 @@ import (
 	"go.uber.org/goleak"
 )
 
-var long = flag.Bool("chaos.long", false, "run the full figures instead of the short form")
+var (
+	long     = flag.Bool("chaos.long", false, "run the full figures instead of the short form")
+	seedFlag = flag.Uint64("chaos.seed", 0, "seed of the faults at random; 0 takes a new one")
+)
 
 // binEnv names a directory that holds broker and brokerctl; without it they are built.
 const binEnv = "PENSTOCK_BIN"
