@@ -43,60 +43,84 @@ func TestKill9OfTheLeader(t *testing.T) {
 	if _, err := c.CreateTopic(ctx, client.TopicSpec{Name: "t", Partitions: new(int32(3)), ReplicationFactor: new(int32(3))}); err != nil {
 		t.Fatal(err)
 	}
-	producer, err := c.NewProducer(ctx, client.ProducerConfig{BatchBytes: 4 << 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	book := &ledger{acked: map[string]client.Receipt{}}
-	var onZero zeroAcks
-	var failed atomic.Int64
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		pace := time.NewTicker(time.Millisecond)
-		defer pace.Stop()
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			case <-pace.C:
-			}
-			for j := range 10 {
-				value, partition := fmt.Sprintf("%d-%d", i, j), int32(j%3) //nolint:gosec // small
-				err := producer.ProduceTo(ctx, partition, client.Record{Topic: "t", Value: []byte(value)}, func(r client.Receipt, err error) {
-					book.note(value, r, err)
-					switch {
-					case err != nil:
-						failed.Add(1)
-					case partition == 0:
-						onZero.note(r)
-					}
-				})
-				if err != nil {
-					return
-				}
-			}
-		}
-	}()
+	load := startLoad(ctx, t, c)
 	var gaps []time.Duration
 	for range kills(t) {
-		gaps = append(gaps, killLeader(ctx, t, c, plan, &onZero))
+		gaps = append(gaps, killLeader(ctx, t, c, plan, &load.onZero))
 	}
-	close(stop)
-	<-stopped
-	if err := producer.Close(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if n := failed.Load(); n > 0 {
-		t.Errorf("%d records failed", n)
-	}
-	checkLedger(ctx, t, c, book)
+	load.end(ctx, t, c)
 	slices.Sort(gaps)
 	t.Logf("from kill to the next acknowledgement: p50 %v, max %v", gaps[len(gaps)/2].Round(time.Millisecond), gaps[len(gaps)-1].Round(time.Millisecond))
 	dev.signal(syscall.SIGINT)
 	if code := dev.exit(); code != exitOK {
 		t.Errorf("broker dev ended with %d", code)
 	}
+}
+
+// load is records that come, a thousand and more a second, into three partitions.
+type load struct {
+	producer *client.Producer
+	book     *ledger
+	onZero   zeroAcks
+	failed   atomic.Int64
+	stop     chan struct{}
+	stopped  chan struct{}
+}
+
+func startLoad(ctx context.Context, t *testing.T, c *client.Client) *load {
+	t.Helper()
+	producer, err := c.NewProducer(ctx, client.ProducerConfig{BatchBytes: 4 << 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &load{
+		producer: producer, book: &ledger{acked: map[string]client.Receipt{}},
+		stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	go l.run(ctx)
+	return l
+}
+
+func (l *load) run(ctx context.Context) {
+	defer close(l.stopped)
+	pace := time.NewTicker(time.Millisecond)
+	defer pace.Stop()
+	for i := 0; ; i++ {
+		select {
+		case <-l.stop:
+			return
+		case <-pace.C:
+		}
+		for j := range 10 {
+			value, partition := fmt.Sprintf("%d-%d", i, j), int32(j%3) //nolint:gosec // small
+			err := l.producer.ProduceTo(ctx, partition, client.Record{Topic: "t", Value: []byte(value)}, func(r client.Receipt, err error) {
+				l.book.note(value, r, err)
+				switch {
+				case err != nil:
+					l.failed.Add(1)
+				case partition == 0:
+					l.onZero.note(r)
+				}
+			})
+			if err != nil {
+				return
+			}
+		}
+	}
+}
+
+// end ends the load and looks for what was acknowledged.
+func (l *load) end(ctx context.Context, t *testing.T, c *client.Client) {
+	t.Helper()
+	close(l.stop)
+	<-l.stopped
+	if err := l.producer.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if n := l.failed.Load(); n > 0 {
+		t.Errorf("%d records failed", n)
+	}
+	checkLedger(ctx, t, c, l.book)
 }
 
 // zeroAcks is what was acknowledged in partition 0.
@@ -127,4 +151,41 @@ func killLeader(ctx context.Context, t *testing.T, c *client.Client, plan devPla
 		t.Logf("node %d said:\n%s", victim, byHand.out)
 	}
 	return gap
+}
+
+// A leader that is stopped for longer than its session, and then goes on, acknowledges nothing that gets lost.
+func TestPausedLeader(t *testing.T) {
+	plan := devPlan{brokers: 3, port: freePorts(t, 3), dir: t.TempDir()}
+	dev := launch(t, plan.args()...)
+	dev.awaitText("ready")
+	c := connect(t, plan.address(1, 0), plan.address(2, 0), plan.address(3, 0))
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	if _, err := c.CreateTopic(ctx, client.TopicSpec{Name: "t", Partitions: new(int32(3)), ReplicationFactor: new(int32(3))}); err != nil {
+		t.Fatal(err)
+	}
+	load := startLoad(ctx, t, c)
+	await(t, "records are acknowledged", func() bool { return load.onZero.count.Load() > 500 })
+	victim := pidOf(t, plan, leaderOf(ctx, t, c))
+	epoch, paused := load.onZero.epoch.Load(), time.Now()
+	if err := syscall.Kill(victim, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	goOn := func() error { return syscall.Kill(victim, syscall.SIGCONT) }
+	defer func() {
+		if err := goOn(); err != nil && !errors.Is(err, syscall.ESRCH) {
+			t.Error(err)
+		}
+	}()
+	await(t, "the next leader acknowledges", func() bool { return load.onZero.epoch.Load() > epoch })
+	t.Logf("from the pause to the next acknowledgement: %v", time.Since(paused).Round(time.Millisecond))
+	if err := goOn(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the cluster is healthy again", healthy(c, 3))
+	load.end(ctx, t, c)
+	dev.signal(syscall.SIGINT)
+	if code := dev.exit(); code != exitOK {
+		t.Errorf("broker dev ended with %d", code)
+	}
 }

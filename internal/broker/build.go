@@ -173,8 +173,7 @@ func (n *Node) join(context.Context) error {
 		if n.cache.Await(ctx, 1) != nil {
 			return nil // the node stops before it knows its cluster
 		}
-		id := n.cache.Image().ClusterID()
-		return errors.Join(n.takeCluster(id), n.startGossip(id))
+		return n.takeCluster(n.cache.Image().ClusterID())
 	})
 	if n.replicas == nil {
 		return nil
@@ -192,23 +191,23 @@ func (n *Node) join(context.Context) error {
 	return nil
 }
 
-// startGossip starts the gossip once, when the cluster is known.
-func (n *Node) startGossip(cluster model.UUID) error {
-	if cluster.IsZero() || !n.gossiping.CompareAndSwap(false, true) {
-		return nil
-	}
-	gossip, err := membership.Start(membership.Config{
-		NodeID: n.cfg.NodeID, ClusterID: cluster, PeerAddress: n.cfg.PeerListener.Advertised,
+// startGossip listens for gossip, which begins once the cluster is known, and takes its hints.
+func (n *Node) startGossip(context.Context) (err error) {
+	n.gossip, err = membership.Start(membership.Config{
+		NodeID: n.cfg.NodeID, PeerAddress: n.cfg.PeerListener.Advertised,
 		Bind: n.cfg.GossipListener.Bind, Advertised: n.cfg.GossipListener.Advertised, Seeds: otherSeeds(n.cfg),
 		Key: n.cfg.GossipKey, Logger: n.log, Clock: n.clock,
 	}, n.groups.gossip)
+	if errors.Is(err, membership.ErrBind) {
+		return fmt.Errorf("%w: %w", ErrAddressInUse, err)
+	}
 	if err != nil {
 		return err
 	}
 	n.groups.gossip.Go("hints", func(ctx context.Context) error {
 		for {
 			select {
-			case hint := <-gossip.Hints():
+			case hint := <-n.gossip.Hints():
 				n.log.Debug("gossip", "node_seen", hint.Member.ID, "what", hint.Kind.String())
 				if hint.Kind != membership.HintLeft {
 					n.nodes.Hint(hint.Member.ID, hint.Member.PeerAddress)

@@ -72,7 +72,7 @@ func bootID() string {
 	return strings.TrimSpace(string(text))
 }
 
-// takeCluster puts the cluster id on file, or refuses another one than that on file.
+// takeCluster puts the cluster id on file and lets the gossip begin, or refuses another one than that on file.
 func (n *Node) takeCluster(id model.UUID) error {
 	if id.IsZero() {
 		return nil
@@ -81,7 +81,11 @@ func (n *Node) takeCluster(id model.UUID) error {
 		return fmt.Errorf("%w: %s is of cluster %s, the controllers are of %s; set controllers or data.dir",
 			ErrOtherCluster, n.cfg.DataDir, own, id)
 	}
-	return n.dir.UpdateMeta(func(m *storage.Meta) { m.ClusterID = id })
+	if err := n.dir.UpdateMeta(func(m *storage.Meta) { m.ClusterID = id }); err != nil {
+		return err
+	}
+	n.gossip.Join(id)
+	return nil
 }
 
 // registration describes this incarnation to the controller.
@@ -116,7 +120,7 @@ func (n *Node) registered(_ context.Context, resp *internalv1.RegisterBrokerResp
 	}
 	n.start.confessed = true
 	n.replicas.SetBrokerEpoch(epoch)
-	return n.startGossip(id)
+	return nil
 }
 
 // Probe says who lives here; it is server.Identity.

@@ -32,15 +32,12 @@ type clientListener struct {
 	listener   net.Listener
 }
 
-// listen opens all listeners before anything else is done, so that an address in use is said at once.
+// listen opens the listeners before anything else is done, so that an address in use is said at once.
 func (n *Node) listen(ctx context.Context) (err error) {
 	if n.listeners.peer, err = open(ctx, "listen.peer", &n.cfg.PeerListener); err != nil {
 		return err
 	}
 	if n.listeners.admin, err = open(ctx, "listen.admin", &n.cfg.AdminListener); err != nil {
-		return err
-	}
-	if err := tryGossip(ctx, n.cfg.GossipListener.Bind); err != nil {
 		return err
 	}
 	if !n.cfg.Roles.Broker {
@@ -78,19 +75,6 @@ func listenError(key, address string, err error) error {
 		return fmt.Errorf("%w: %s %s; stop what listens there, or set %s", ErrAddressInUse, key, address, key)
 	}
 	return fmt.Errorf("listen on %s (%s): %w", address, key, err)
-}
-
-// tryGossip finds out early whether the gossip, which starts once the cluster is known, will be able to listen.
-func tryGossip(ctx context.Context, address string) error {
-	tcp, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
-	if err != nil {
-		return listenError("listen.gossip", address, err)
-	}
-	udp, err := new(net.ListenConfig).ListenPacket(ctx, "udp", address)
-	if err != nil {
-		return errors.Join(listenError("listen.gossip", address, err), tcp.Close())
-	}
-	return errors.Join(tcp.Close(), udp.Close())
 }
 
 // records are the client listeners as they are registered.

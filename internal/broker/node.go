@@ -11,6 +11,7 @@ import (
 	"github.com/penstock-io/penstock/internal/config"
 	"github.com/penstock-io/penstock/internal/controller"
 	"github.com/penstock-io/penstock/internal/lifecycle"
+	"github.com/penstock-io/penstock/internal/membership"
 	"github.com/penstock-io/penstock/internal/metadata"
 	"github.com/penstock-io/penstock/internal/model"
 	"github.com/penstock-io/penstock/internal/peer"
@@ -44,8 +45,8 @@ type Node struct {
 	session     *peer.Session  // nil without the role of a broker
 	client      *server.Client // nil without the role of a broker
 
+	gossip      *membership.Gossip
 	diskFailure chan error
-	gossiping   atomic.Bool
 	ended       atomic.Bool
 }
 
@@ -104,7 +105,7 @@ func Start(ctx context.Context, cfg *config.Config, logger *slog.Logger) (_ *Nod
 		logger.Warn(warning)
 	}
 	for _, step := range []func(context.Context) error{
-		n.openDirectory, n.listen, n.serveAdmin, n.connect, n.startQuorum, n.recoverReplicas, n.serve, n.join,
+		n.openDirectory, n.listen, n.serveAdmin, n.connect, n.startGossip, n.startQuorum, n.recoverReplicas, n.serve, n.join,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err

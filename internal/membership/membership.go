@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -30,12 +32,11 @@ var ErrBind = errors.New("cannot listen on the gossip address")
 // Config is what the gossip of one node needs.
 type Config struct {
 	NodeID      model.NodeID
-	ClusterID   model.UUID // the label: gossip of other clusters is not heard
-	PeerAddress string     // host:port of the peer listener, told to the others
-	Bind        string     // host:port, TCP and UDP
-	Advertised  string     // host:port that others reach Bind at
-	Seeds       []string   // gossip addresses of some nodes, host:port
-	Key         []byte     // 32 bytes; nil gossips in the clear
+	PeerAddress string   // host:port of the peer listener, told to the others
+	Bind        string   // host:port, TCP and UDP
+	Advertised  string   // host:port that others reach Bind at
+	Seeds       []string // gossip addresses of some nodes, host:port
+	Key         []byte   // 32 bytes; nil gossips in the clear
 	Logger      *slog.Logger
 	Clock       lifecycle.Clock
 }
@@ -78,37 +79,52 @@ type Hint struct {
 
 // Gossip is the node's part in the gossip. It ends with the group given to Start.
 type Gossip struct {
-	list  *memberlist.Memberlist
-	hints chan Hint
-	log   *slog.Logger
+	cfg       Config
+	settings  *memberlist.Config
+	transport *memberlist.NetTransport
+	trace     tracer
+	joined    sync.Once
+	cluster   chan model.UUID // gets the cluster once
+	list      atomic.Pointer[memberlist.Memberlist]
+	hints     chan Hint
 }
 
-// Start listens, joins the seeds in the background and goes on doing so. It fails with ErrBind where the address is
-// taken. The node leaves the gossip, and every goroutine of it is awaited, when group stops.
+// Start listens; it fails with ErrBind where the address is taken. The gossip begins once Join has told the cluster. The
+// node leaves it, and every goroutine of it is awaited, when group stops.
 func Start(cfg Config, group *lifecycle.Group) (*Gossip, error) {
-	g := &Gossip{hints: make(chan Hint, hintQueue), log: cfg.Logger}
-	settings, err := g.settings(cfg)
-	if err != nil {
+	g := &Gossip{cfg: cfg, trace: newTracer(cfg.NodeID), cluster: make(chan model.UUID, 1), hints: make(chan Hint, hintQueue)}
+	var err error
+	if g.settings, err = g.makeSettings(); err != nil {
 		return nil, err
 	}
-	trace := newTracer(cfg.NodeID)
-	trace.do(func() { g.list, err = memberlist.Create(settings) })
+	g.trace.do(func() {
+		g.transport, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+			BindAddrs: []string{g.settings.BindAddr}, BindPort: g.settings.BindPort, Logger: g.settings.Logger,
+		})
+	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%w %s: %w; stop what holds it, or set listen.gossip", ErrBind, cfg.Bind, err),
-			trace.await(cfg.Clock))
+			g.trace.await(cfg.Clock))
 	}
-	if !group.Go("gossip", func(ctx context.Context) error { return g.run(ctx, cfg, trace) }) {
-		return nil, errors.Join(errors.New("gossip: the node is stopping"), g.shutdown(trace, cfg.Clock))
+	if !group.Go("gossip", g.run) {
+		return nil, errors.Join(errors.New("gossip: the node is stopping"), g.discard())
 	}
 	return g, nil
 }
 
+// Join tells which cluster the node belongs to: gossip of other clusters is not heard. Only the first call counts.
+func (g *Gossip) Join(cluster model.UUID) { g.joined.Do(func() { g.cluster <- cluster }) }
+
 // Hints delivers news; it is dropped while nobody reads. The channel is never closed.
 func (g *Gossip) Hints() <-chan Hint { return g.hints }
 
-// Members returns the nodes that seem alive, this one included, in no order.
+// Members returns the nodes that seem alive, this one included, in no order; none before Join.
 func (g *Gossip) Members() []Member {
-	nodes := g.list.Members()
+	list := g.list.Load()
+	if list == nil {
+		return nil
+	}
+	nodes := list.Members()
 	members := make([]Member, 0, len(nodes))
 	for _, node := range nodes {
 		if member, ok := decode(node); ok {
@@ -118,54 +134,96 @@ func (g *Gossip) Members() []Member {
 	return members
 }
 
-func (g *Gossip) settings(cfg Config) (*memberlist.Config, error) {
-	meta, err := encode(Member{ID: cfg.NodeID, PeerAddress: cfg.PeerAddress})
+func (g *Gossip) makeSettings() (*memberlist.Config, error) {
+	meta, err := encode(Member{ID: g.cfg.NodeID, PeerAddress: g.cfg.PeerAddress})
 	if err != nil {
 		return nil, err
 	}
 	settings := memberlist.DefaultLANConfig()
-	settings.Name = strconv.Itoa(int(cfg.NodeID))
-	settings.Label = cfg.ClusterID.String()
+	settings.Name = strconv.Itoa(int(g.cfg.NodeID))
 	settings.EnableCompression = false
-	settings.SecretKey = cfg.Key
+	settings.SecretKey = g.cfg.Key
 	settings.DeadNodeReclaimTime = reclaimTime
-	settings.Logger = telemetry.StdLog(cfg.Logger.With("component", "gossip"))
+	settings.Logger = telemetry.StdLog(g.cfg.Logger.With("component", "gossip"))
 	settings.Delegate = metadata(meta)
 	settings.Events = events{g}
-	if settings.BindAddr, settings.BindPort, err = resolve(cfg.Bind); err != nil {
+	if settings.BindAddr, settings.BindPort, err = resolve(g.cfg.Bind); err != nil {
 		return nil, err
 	}
-	settings.AdvertiseAddr, settings.AdvertisePort, err = resolve(cfg.Advertised)
+	settings.AdvertiseAddr, settings.AdvertisePort, err = resolve(g.cfg.Advertised)
 	if ip := net.ParseIP(settings.AdvertiseAddr); ip != nil && ip.IsUnspecified() {
 		settings.AdvertiseAddr = "" // memberlist then chooses an address of the machine
 	}
 	return settings, err
 }
 
-func (g *Gossip) run(ctx context.Context, cfg Config, trace tracer) error {
+// run waits for the cluster, hearing nobody, and then gossips until ctx ends.
+func (g *Gossip) run(ctx context.Context) error {
 	for {
-		if len(cfg.Seeds) > 0 {
-			trace.do(func() {
-				if _, err := g.list.Join(cfg.Seeds); err != nil {
-					g.log.Debug("no gossip seed answers", "error", err)
+		select {
+		case cluster := <-g.cluster:
+			return g.gossip(ctx, cluster)
+		case <-g.transport.PacketCh():
+		case conn := <-g.transport.StreamCh():
+			g.refuse(conn)
+		case <-ctx.Done():
+			return g.discard()
+		}
+	}
+}
+
+func (g *Gossip) refuse(conn net.Conn) {
+	if err := conn.Close(); err != nil {
+		g.cfg.Logger.Debug("closing a connection of the gossip failed", "error", err)
+	}
+}
+
+func (g *Gossip) gossip(ctx context.Context, cluster model.UUID) error {
+	var list *memberlist.Memberlist
+	var err error
+	g.settings.Label, g.settings.Transport = cluster.String(), g.transport
+	g.trace.do(func() { list, err = memberlist.Create(g.settings) })
+	if err != nil {
+		return errors.Join(fmt.Errorf("start the gossip: %w", err), g.discard())
+	}
+	g.list.Store(list)
+	for {
+		if len(g.cfg.Seeds) > 0 {
+			g.trace.do(func() {
+				if _, err := list.Join(g.cfg.Seeds); err != nil {
+					g.cfg.Logger.Debug("no gossip seed answers", "error", err)
 				}
 			})
 		}
-		if lifecycle.Sleep(ctx, cfg.Clock, rejoinInterval) != nil {
+		if lifecycle.Sleep(ctx, g.cfg.Clock, rejoinInterval) != nil {
 			break
 		}
 	}
-	return g.shutdown(trace, cfg.Clock)
-}
-
-func (g *Gossip) shutdown(trace tracer, clock lifecycle.Clock) error {
-	if err := g.list.Leave(leaveTimeout); err != nil {
-		g.log.Debug("left the gossip without a goodbye", "error", err)
+	if err := list.Leave(leaveTimeout); err != nil {
+		g.cfg.Logger.Debug("left the gossip without a goodbye", "error", err)
 	}
-	if err := g.list.Shutdown(); err != nil {
+	if err := list.Shutdown(); err != nil {
 		return fmt.Errorf("stop the gossip: %w", err)
 	}
-	return trace.await(clock)
+	return g.trace.await(g.cfg.Clock)
+}
+
+// discard closes a transport that nobody reads from; meanwhile it reads, or its goroutines would not end.
+func (g *Gossip) discard() error {
+	reader := lifecycle.New(context.Background(), "gossip-discard", g.cfg.Logger)
+	reader.Go("reader", func(ctx context.Context) error {
+		for {
+			select {
+			case <-g.transport.PacketCh():
+			case conn := <-g.transport.StreamCh():
+				g.refuse(conn)
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	})
+	err := g.transport.Shutdown()
+	return errors.Join(err, reader.Stop(context.Background()), g.trace.await(g.cfg.Clock))
 }
 
 func resolve(address string) (string, int, error) {

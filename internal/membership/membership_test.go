@@ -39,7 +39,7 @@ func start(t *testing.T, id model.NodeID, cluster model.UUID, address string, ke
 	t.Helper()
 	group := lifecycle.New(context.Background(), "test", slog.New(slog.DiscardHandler))
 	g, err := membership.Start(membership.Config{
-		NodeID: id, ClusterID: cluster, PeerAddress: "peer:1", Bind: address, Advertised: address, Seeds: seeds, Key: key,
+		NodeID: id, PeerAddress: "peer:1", Bind: address, Advertised: address, Seeds: seeds, Key: key,
 		Logger: slog.New(slog.DiscardHandler), Clock: lifecycle.RealClock(),
 	}, group)
 	stop := func() {
@@ -53,6 +53,7 @@ func start(t *testing.T, id model.NodeID, cluster model.UUID, address string, ke
 		stop()
 		t.Fatal(err)
 	}
+	g.Join(cluster)
 	return g, stop
 }
 
@@ -76,10 +77,15 @@ func TestJoinAndLeave(t *testing.T) {
 	a, b := freeAddress(t), freeAddress(t)
 	one, stopOne := start(t, 1, cluster, a, key)
 	defer stopOne()
-	_, stopTwo := start(t, 2, cluster, b, key, a)
+	two, stopTwo := start(t, 2, cluster, b, key, a)
 	await(t, one, membership.HintJoined, 2)
-	if got := len(one.Members()); got != 2 {
-		t.Errorf("members: %v", one.Members())
+	for deadline := time.Now().Add(20 * time.Second); len(one.Members()) != 2 || len(two.Members()) != 2; {
+		if time.Now().After(deadline) {
+			t.Fatalf("members: %v and %v", one.Members(), two.Members())
+		}
+		if err := lifecycle.Sleep(context.Background(), lifecycle.RealClock(), time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
 	}
 	stopTwo()
 	await(t, one, membership.HintLeft, 2)
@@ -109,6 +115,28 @@ func TestAddressInUse(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if err := group.Stop(context.Background()); err != nil {
+		t.Error(err)
+	}
+}
+
+// Before the cluster is known nobody is heard, and what comes in does not keep the node from stopping.
+func TestStopBeforeTheClusterIsKnown(t *testing.T) {
+	a, b := freeAddress(t), freeAddress(t)
+	group := lifecycle.New(context.Background(), "test", slog.New(slog.DiscardHandler))
+	g, err := membership.Start(membership.Config{
+		NodeID: 1, PeerAddress: "peer:1", Bind: a, Advertised: a, Logger: slog.New(slog.DiscardHandler), Clock: lifecycle.RealClock(),
+	}, group)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stopTwo := start(t, 2, model.NewUUID(), b, nil, a)
+	defer stopTwo()
+	if n := len(g.Members()); n != 0 {
+		t.Errorf("%d members", n)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := group.Stop(ctx); err != nil {
 		t.Error(err)
 	}
 }

@@ -20,6 +20,7 @@ const (
 	answerTimeout = time.Second            // a heartbeat not answered for so long is tried at another controller
 	hurryInterval = 100 * time.Millisecond // between heartbeats while the broker waits to be let in, or to stop
 	registerPause = 500 * time.Millisecond // between attempts to register
+	deafTimeout   = 2 * time.Second        // without an answer nobody is waited for any more when the broker stops
 )
 
 // SessionConfig is what a broker's session with the active controller needs.
@@ -59,6 +60,7 @@ type Session struct {
 	unfenced chan struct{} // closed when the broker is let in for the first time
 	wantStop atomic.Bool
 	goodbye  atomic.Bool
+	heard    atomic.Int64 // when the controller answered last, in nanoseconds since the Unix epoch
 	poke     chan struct{}
 	mayStop  chan struct{}
 	ended    chan struct{} // closed when the goodbye was sent, or the session is over
@@ -89,17 +91,30 @@ func (s *Session) Fenced() bool { return s.fenced.Load() }
 // Unfenced is closed when the broker was let in for the first time.
 func (s *Session) Unfenced() <-chan struct{} { return s.unfenced }
 
-// Drain asks the controller to move leaderships away and returns when that is done, when the session is over, or when ctx ends.
+// errNoController says that nobody is there to move leaderships.
+var errNoController = errors.New("no active controller answers")
+
+// Drain asks the controller to move leaderships away and returns when that is done, when the session is over, when no
+// controller has answered for some seconds, or when ctx ends.
 func (s *Session) Drain(ctx context.Context) error {
 	s.wantStop.Store(true)
 	s.wake()
-	select {
-	case <-s.mayStop:
-		return nil
-	case <-s.ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("leaderships were not moved away in time: %w", ctx.Err())
+	ticker := s.cfg.Clock.NewTimer(hurryInterval)
+	defer ticker.Stop()
+	for began := s.cfg.Clock.Now(); ; {
+		select {
+		case <-s.mayStop:
+			return nil
+		case <-s.ended:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("leaderships were not moved away in time: %w", ctx.Err())
+		case now := <-ticker.C():
+			if now.Sub(began) > deafTimeout && now.Sub(time.Unix(0, s.heard.Load())) > deafTimeout {
+				return fmt.Errorf("leaderships were not moved away: %w", errNoController)
+			}
+			ticker.Reset(hurryInterval)
+		}
 	}
 }
 
@@ -335,6 +350,7 @@ func (s *Session) timeout() <-chan time.Time { return s.cfg.Clock.NewTimer(answe
 
 // take acts on an answer and returns when to send the next heartbeat.
 func (s *Session) take(answer *internalv1.HeartbeatResponse) time.Duration {
+	s.heard.Store(s.cfg.Clock.Now().UnixNano())
 	if was := s.fenced.Swap(answer.GetFenced()); was != answer.GetFenced() {
 		s.cfg.Logger.Info("the controller changed this broker's state", "fenced", answer.GetFenced())
 		s.cfg.FencedChanged(answer.GetFenced())

@@ -57,11 +57,17 @@ type produceStream struct {
 	room    chan struct{} // one token: the reader may look whether there is room
 
 	mu       sync.Mutex
-	answers  []*penstockv1.ProduceResponse
-	inFlight int64
-	pending  int  // requests without an outcome
-	closed   bool // no more requests come
-	broken   bool // nobody waits for answers
+	answers  []answered
+	inFlight int64 // bytes of requests whose answer was not sent, where there is to be one
+	pending  int   // requests without an outcome
+	closed   bool  // no more requests come
+	broken   bool  // nobody waits for answers
+}
+
+// answered is an answer to be sent, and what its request counts for.
+type answered struct {
+	response *penstockv1.ProduceResponse
+	cost     int64
 }
 
 // read takes requests until the client ends the stream.
@@ -117,12 +123,12 @@ func (p *produceStream) admit(ctx context.Context, cost int64, halt <-chan struc
 func (p *produceStream) answer(id uint64, acks penstockv1.Acks, cost int64) func(*penstockv1.Receipt, error) {
 	return func(receipt *penstockv1.Receipt, err error) {
 		p.mu.Lock()
-		p.inFlight -= cost
 		p.pending--
 		if !p.broken && (err != nil || acks != penstockv1.Acks_ACKS_NONE) {
-			p.answers = append(p.answers, &penstockv1.ProduceResponse{
-				CorrelationId: id, Receipt: receipt, Error: wire.ErrorProto(err),
-			})
+			response := &penstockv1.ProduceResponse{CorrelationId: id, Receipt: receipt, Error: wire.ErrorProto(err)}
+			p.answers = append(p.answers, answered{response, cost})
+		} else {
+			p.inFlight -= cost
 		}
 		p.mu.Unlock()
 		token(p.ready)
@@ -146,11 +152,19 @@ func (p *produceStream) ended(wait bool) {
 }
 
 // take returns answers to send, and whether these are the last.
-func (p *produceStream) take() (answers []*penstockv1.ProduceResponse, last bool) {
+func (p *produceStream) take() (answers []answered, last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	answers, p.answers = p.answers, nil
 	return answers, p.closed && (p.pending == 0 || p.broken)
+}
+
+// sent makes room for more requests: a client that reads no answers is read no further.
+func (p *produceStream) sent(cost int64) {
+	p.mu.Lock()
+	p.inFlight -= cost
+	p.mu.Unlock()
+	token(p.room)
 }
 
 // write sends answers until the last one; its error ends the stream.
@@ -158,9 +172,10 @@ func (p *produceStream) write(ctx context.Context) error {
 	for {
 		answers, last := p.take()
 		for _, answer := range answers {
-			if err := p.stream.Send(answer); err != nil {
+			if err := p.stream.Send(answer.response); err != nil {
 				return err
 			}
+			p.sent(answer.cost)
 		}
 		if last {
 			return nil

@@ -141,3 +141,31 @@ func TestCompressedPlainRecords(t *testing.T) {
 	_, err = n.producer.ProduceOnce(n.ctx, &penstockv1.ProduceRequest{Topic: "t", Records: plain("x"), Compression: 77})
 	n.wantCode(err, model.CodeUnsupportedCompression)
 }
+
+// A client that reads no answers is read no further than the limit allows.
+func TestProduceStreamOfAClientThatReadsNothing(t *testing.T) {
+	n := start(t, map[string]string{"limits.inflight.bytes": "64KiB"})
+	stream, err := n.producer.Produce(n.ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const batches = 100_000
+	sent := make(chan error, 1)
+	go func() {
+		for range batches {
+			if err := stream.Send(&penstockv1.ProduceRequest{Topic: "nowhere", Records: plain("x")}); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- stream.CloseSend()
+	}()
+	for i := range batches { // slower than the answers come, at first
+		if _, err := stream.Recv(); err != nil {
+			t.Fatalf("answer %d: %v", i, err)
+		}
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
+}
