@@ -119,8 +119,10 @@ func TestBadInput(t *testing.T) {
 	})
 	c.awaitHealthy()
 	t.Run("too few in sync", func(t *testing.T) { c.tooFewInSync(t) })
+	begin := time.Now()
 	c.start(3)
 	c.awaitHealthy()
+	t.Logf("healthy %v after the start of the dead node", time.Since(begin).Round(time.Millisecond))
 	unchanged(t)
 	if r := c.ctlInput("four\n", "produce", "strict", "--receipts"); r.code != 0 || !strings.Contains(r.out, `"isr":3`) {
 		t.Error(r)

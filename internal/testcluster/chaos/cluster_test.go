@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -48,9 +49,13 @@ func startDev(t *testing.T, n int) *cluster {
 	return c
 }
 
-// newCluster prepares a cluster that does not run yet.
+// newCluster prepares a cluster that does not run yet. In the short form it waits for its turn to run beside other tests:
+// they mostly wait. In the long form each has the machine for itself, and so its figures.
 func newCluster(t *testing.T, bin programs, n int) *cluster {
 	t.Helper()
+	if !*long {
+		t.Parallel()
+	}
 	c := &cluster{t: t, bin: bin, n: n, dir: filepath.Join(t.TempDir(), "dev"), port: freeBlock(t, n), byHand: map[int]*process{}}
 	t.Cleanup(c.end)
 	return c
@@ -422,15 +427,33 @@ func (c *cluster) compareStopped(topics ...string) {
 	}
 }
 
+// takenPorts are the blocks that tests of this process have got, running or not.
+var takenPorts = struct {
+	sync.Mutex
+	blocks map[int]bool
+}{blocks: map[int]bool{}}
+
 // freeBlock finds a port P such that each of P, P+10, ... and the three ports after each are free on loopback, for TCP and
 // UDP. It stays below the ports that the system gives to outgoing connections.
 func freeBlock(t *testing.T, n int) int {
 	t.Helper()
-	for range 200 {
-		base := 18000 + rand.IntN(1200)*10
-		if blockIsFree(base, n) {
-			return base
+	const blocks = 1200
+	takenPorts.Lock()
+	defer takenPorts.Unlock()
+	for range 500 {
+		first := rand.IntN(blocks - n)
+		taken := false
+		for i := range n {
+			taken = taken || takenPorts.blocks[first+i]
 		}
+		base := 18000 + 10*first
+		if taken || !blockIsFree(base, n) {
+			continue
+		}
+		for i := range n {
+			takenPorts.blocks[first+i] = true
+		}
+		return base
 	}
 	t.Fatal("found no free block of ports")
 	return 0

@@ -56,7 +56,7 @@ func TestRandomFaults(t *testing.T) {
 	l := c.startLoad(topic, "p0")
 	l.awaitAnswers(100, 30*time.Second)
 	strikes := map[string]int{}
-	for range either(5, 60) {
+	for range either(4, 60) {
 		l.setBurst(random.IntN(8) == 0)
 		victims := random.Perm(c.n)[:[]int{1, 1, 1, 2, 2, 3}[random.IntN(6)]]
 		what := c.strike(random, victims)
