@@ -134,7 +134,7 @@ func (a *app) brokerCmd() *cobra.Command {
 			})
 		},
 	}
-	return group("broker", "Look at brokers", list)
+	return group("broker", "Look at brokers", list, a.readyCmd())
 }
 
 func brokerTable(w io.Writer, list []brokerJSON, wide bool) error {

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/penstock-io/penstock/internal/server"
+)
+
+// TestReady asks the handler that brokers serve: ready is 0, not ready is 3 with the reason, no broker is 1.
+func TestReady(t *testing.T) {
+	var reason error
+	node := httptest.NewServer(server.AdminHandler(http.NotFoundHandler(), func() error { return reason }))
+	defer node.Close()
+	stranger := httptest.NewServer(http.NotFoundHandler())
+	defer stranger.Close()
+	ask := func(args ...string) (int, string, string) {
+		var out, errOut bytes.Buffer
+		code := run(t.Context(), append([]string{"broker", "ready"}, args...), streams{in: strings.NewReader(""), out: &out, err: &errOut})
+		return code, out.String(), errOut.String()
+	}
+	address := strings.TrimPrefix(node.URL, "http://")
+	if code, out, _ := ask("--admin", address); code != exitOK || out != "ready\n" {
+		t.Errorf("a ready node: %d %q", code, out)
+	}
+	reason = errors.New("the broker is fenced")
+	if code, out, _ := ask("--admin", address, "-o", "json"); code != exitUnhealthy || !strings.Contains(out, "the broker is fenced") {
+		t.Errorf("a fenced node: %d %q", code, out)
+	}
+	if code, _, text := ask("--admin", strings.TrimPrefix(stranger.URL, "http://")); code != exitFailed || !strings.Contains(text, "no admin listener") {
+		t.Errorf("another server: %d %q", code, text)
+	}
+	stranger.Close()
+	if code, _, text := ask("--admin", strings.TrimPrefix(stranger.URL, "http://")); code != exitFailed || !strings.Contains(text, "see that it runs") {
+		t.Errorf("no server: %d %q", code, text)
+	}
+	if code, _, _ := ask("--admin", "127.0.0.1:x y"); code != exitUsage {
+		t.Errorf("no address: %d", code)
+	}
+}
