@@ -50,6 +50,8 @@ func BenchmarkRead(b *testing.B) {
 			}
 			if where == "sealed" {
 				must(b, l.Roll())
+				_, err := l.Sync() // closes the sealed file
+				must(b, err)
 			}
 			buf := make([]byte, 1<<20)
 			at := int64(0)

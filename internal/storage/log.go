@@ -29,7 +29,8 @@ type Log struct {
 	view       atomic.Pointer[view]
 	durable    atomic.Int64
 	generation atomic.Uint64 // odd while a truncation is under way, raised by 2 by each
-	syncQueue  atomic.Int32  // state of the log in its Syncer
+	readOn     atomic.Pointer[readHint]
+	syncQueue  atomic.Int32 // state of the log in its Syncer
 
 	// The rest is guarded by mu.
 	cfg        Config
@@ -82,8 +83,6 @@ func (l *Log) publish() {
 		damage: l.damage, closed: l.closed,
 	})
 }
-
-func (v *view) active() *segment { return v.segs[len(v.segs)-1] }
 
 // segmentOf returns the index of the segment whose range holds offset; offsets below the first give 0.
 func segmentOf(segs []*segment, offset int64) int {

@@ -114,6 +114,9 @@ func (l *Log) position(v *view, i int, q readRequest) (pos, sure int64, err erro
 		e := v.index[floorEntry(v.index, q.from)]
 		return e.value, e.key, nil
 	}
+	if hint := l.readOn.Load(); hint != nil && hint.offset == q.from && hint.segment == v.segs[i] {
+		return hint.pos, -1, nil
+	}
 	if q.walk || v.limit(i) <= v.interval {
 		return 0, -1, nil
 	}
@@ -125,6 +128,13 @@ func (l *Log) position(v *view, i int, q readRequest) (pos, sure int64, err erro
 		return 0, -1, fmt.Errorf("%w: position %d of %d", errIndexDoubt, e.value, v.limit(i))
 	}
 	return e.value, e.key, nil
+}
+
+// readHint says where the last read of a sealed segment ended: who reads on there needs no look-up.
+type readHint struct {
+	offset  int64
+	segment *segment
+	pos     int64
 }
 
 // readRequest is what readSegment is asked for.
@@ -162,6 +172,9 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 		w := selectBatches(buf, q, limit-q.pos)
 		switch {
 		case w.end > w.begin:
+			if i < len(v.segs)-1 {
+				l.readOn.Store(&readHint{offset: w.next, segment: v.segs[i], pos: q.pos + int64(w.end)})
+			}
 			return ReadResult{Data: buf[w.begin:w.end], FirstOffset: w.first, NextOffset: w.next}, true, nil
 		case w.fault != "":
 			return res, false, l.badRead(v, i, q, w.fault)

@@ -1,0 +1,158 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+)
+
+// resume continues where a clean close left off: a snapshot at the recovery point says where in the last segment that
+// is, and the index files cover what lies before.
+func (r *recovery) resume(first int) (bool, error) {
+	l := r.log
+	s, at := l.segs[first], r.saved.recoveryPoint
+	if !r.report.Known || first != len(l.segs)-1 || !slices.Contains(r.snapshots, at) || at < l.start {
+		return false, nil
+	}
+	producers, info, err := l.loadSnapshot(at)
+	if err != nil || info.offset != at || info.segmentBase != s.base {
+		return false, ignoreBadHint(err)
+	}
+	stat, err := l.fs.Stat(s.logName())
+	if err != nil || stat.Size < info.position {
+		return false, err
+	}
+	offsets, err := l.loadIndex(s.indexName(), indexKindOffset)
+	if err != nil {
+		return false, ignoreBadHint(err)
+	}
+	times, err := l.loadIndex(s.timeIndexName(), indexKindTime)
+	if err != nil {
+		return false, ignoreBadHint(err)
+	}
+	offsets, times = below(offsets, at, info.position), below(times, info.maxTimestamp+1, at)
+	l.beginActive(s)
+	if err := l.index.offsets.restore(l.fs, offsets); err != nil {
+		return false, err
+	}
+	if err := l.index.times.restore(l.fs, times); err != nil {
+		return false, err
+	}
+	l.producers, l.pos, l.end = producers, info.position, at
+	x := &l.index
+	x.maxTs, x.since = info.maxTimestamp, info.position
+	if n := len(offsets); n > 0 {
+		x.since = info.position - offsets[n-1].value
+	}
+	if n := len(times); n > 0 {
+		x.lastTimeKey, x.maxTsOffset = times[n-1].key, times[n-1].value
+	}
+	if x.maxTs > x.lastTimeKey {
+		x.maxTsOffset = s.base // not known: searching from the segment's start is right, if slow
+	}
+	return true, nil
+}
+
+// below returns the entries whose key and value are both below the given bounds.
+func below(entries []indexEntry, key, value int64) []indexEntry {
+	n := len(entries)
+	for n > 0 && (entries[n-1].key >= key || entries[n-1].value >= value) {
+		n--
+	}
+	return entries[:n]
+}
+
+// ignoreBadHint turns what is wrong with a hint into nil and leaves other errors.
+func ignoreBadHint(err error) error {
+	if errors.Is(err, ErrBadSnapshot) || errors.Is(err, errIndexDoubt) || fsys.IsNotExist(err) {
+		return nil
+	}
+	return err
+}
+
+func (l *Log) loadIndex(name string, kind byte) ([]indexEntry, error) {
+	data, err := readFile(l.fs, name, maxIndexBytes)
+	if fsys.IsNotExist(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return decodeIndex(data, kind)
+}
+
+func (l *Log) loadSnapshot(offset int64) (*producerState, snapshotInfo, error) {
+	data, err := readFile(l.fs, l.snapshotName(offset), maxSnapshotBytes)
+	if err != nil {
+		return nil, snapshotInfo{}, err
+	}
+	p, info, err := decodeProducers(data)
+	if err == nil && info.offset != offset {
+		err = fmt.Errorf("%w: it is of offset %d", ErrBadSnapshot, info.offset)
+	}
+	return p, info, err
+}
+
+// producersUpTo restores the producer state at the base of segment i: from the newest good snapshot, and the headers
+// behind it.
+func (r *recovery) producersUpTo(i int) error {
+	l := r.log
+	p, err := l.producersAt(l.segs, r.snapshots, l.segs[i].base)
+	if err != nil {
+		return err
+	}
+	l.producers = p
+	return nil
+}
+
+// producersAt rebuilds the producer state as of offset, a batch boundary below or at the end of segs.
+func (l *Log) producersAt(segs []*segment, snapshots []int64, offset int64) (*producerState, error) {
+	state, from := newProducerState(), int64(0)
+	for _, at := range slices.Backward(snapshots) {
+		if at > offset {
+			continue
+		}
+		p, _, err := l.loadSnapshot(at)
+		if err == nil {
+			state, from = p, at
+			break
+		}
+		if err := ignoreBadHint(err); err != nil {
+			return nil, err
+		}
+	}
+	for i := segmentOf(segs, from); i < len(segs) && segs[i].base < offset; i++ {
+		if err := l.replayProducers(segs[i], state, from, offset); err != nil {
+			return nil, err
+		}
+	}
+	return state, nil
+}
+
+// replayProducers applies the batches of a segment in [from, to) to state.
+func (l *Log) replayProducers(s *segment, state *producerState, from, to int64) (err error) {
+	f, err := s.open(l.fs)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.release()) }()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	w := newWalker(f, 0, size, false)
+	for {
+		h, ok, err := w.next()
+		if errors.Is(err, errBadBatch) {
+			return nil // preallocated zeros, or damage that is reported elsewhere
+		}
+		if err != nil || !ok || h.NextOffset() > to {
+			return err
+		}
+		if h.NextOffset() > from {
+			state.apply(h, h.MaxTimestamp)
+		}
+	}
+}
