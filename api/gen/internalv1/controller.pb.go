@@ -1199,6 +1199,316 @@ func (x *DeleteTopicResponse) GetMetadataOffset() uint64 {
 	return 0
 }
 
+// AddPartitionsRequest gives a topic more partitions.
+type AddPartitionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic name; may be empty where topic_id is set.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Topic id, 16 bytes.
+	TopicId []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Number of partitions afterwards.
+	Total int32 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	// Check only.
+	ValidateOnly bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Who asks.
+	Actor         string `protobuf:"bytes,5,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitionsRequest) Reset() {
+	*x = AddPartitionsRequest{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitionsRequest) ProtoMessage() {}
+
+func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitionsRequest.ProtoReflect.Descriptor instead.
+func (*AddPartitionsRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *AddPartitionsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddPartitionsRequest) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *AddPartitionsRequest) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *AddPartitionsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *AddPartitionsRequest) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+// AddPartitionsResponse says what was added.
+type AddPartitionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic id, 16 bytes.
+	TopicId []byte `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Metadata offset by which the partitions exist.
+	MetadataOffset uint64 `protobuf:"varint,2,opt,name=metadata_offset,json=metadataOffset,proto3" json:"metadata_offset,omitempty"`
+	// The new partitions.
+	Partitions []*PartitionRecord `protobuf:"bytes,3,rep,name=partitions,proto3" json:"partitions,omitempty"`
+	// Number of partitions before.
+	PreviousTotal int32 `protobuf:"varint,4,opt,name=previous_total,json=previousTotal,proto3" json:"previous_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitionsResponse) Reset() {
+	*x = AddPartitionsResponse{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitionsResponse) ProtoMessage() {}
+
+func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitionsResponse.ProtoReflect.Descriptor instead.
+func (*AddPartitionsResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *AddPartitionsResponse) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *AddPartitionsResponse) GetMetadataOffset() uint64 {
+	if x != nil {
+		return x.MetadataOffset
+	}
+	return 0
+}
+
+func (x *AddPartitionsResponse) GetPartitions() []*PartitionRecord {
+	if x != nil {
+		return x.Partitions
+	}
+	return nil
+}
+
+func (x *AddPartitionsResponse) GetPreviousTotal() int32 {
+	if x != nil {
+		return x.PreviousTotal
+	}
+	return 0
+}
+
+// AlterTopicConfigRequest changes settings of a topic.
+type AlterTopicConfigRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic name; may be empty where topic_id is set.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Topic id, 16 bytes.
+	TopicId []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Settings to set.
+	Set map[string]string `protobuf:"bytes,3,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Settings to unset.
+	Unset []string `protobuf:"bytes,4,rep,name=unset,proto3" json:"unset,omitempty"`
+	// Check only.
+	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	// Who asks.
+	Actor         string `protobuf:"bytes,6,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterTopicConfigRequest) Reset() {
+	*x = AlterTopicConfigRequest{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterTopicConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterTopicConfigRequest) ProtoMessage() {}
+
+func (x *AlterTopicConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterTopicConfigRequest.ProtoReflect.Descriptor instead.
+func (*AlterTopicConfigRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *AlterTopicConfigRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AlterTopicConfigRequest) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *AlterTopicConfigRequest) GetSet() map[string]string {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *AlterTopicConfigRequest) GetUnset() []string {
+	if x != nil {
+		return x.Unset
+	}
+	return nil
+}
+
+func (x *AlterTopicConfigRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+func (x *AlterTopicConfigRequest) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+// AlterTopicConfigResponse says what was changed.
+type AlterTopicConfigResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic id, 16 bytes.
+	TopicId []byte `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Metadata offset by which the change is in force.
+	MetadataOffset uint64 `protobuf:"varint,2,opt,name=metadata_offset,json=metadataOffset,proto3" json:"metadata_offset,omitempty"`
+	// What the topic sets afterwards; all else has its default.
+	Configs       map[string]string `protobuf:"bytes,3,rep,name=configs,proto3" json:"configs,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterTopicConfigResponse) Reset() {
+	*x = AlterTopicConfigResponse{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterTopicConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterTopicConfigResponse) ProtoMessage() {}
+
+func (x *AlterTopicConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterTopicConfigResponse.ProtoReflect.Descriptor instead.
+func (*AlterTopicConfigResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *AlterTopicConfigResponse) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *AlterTopicConfigResponse) GetMetadataOffset() uint64 {
+	if x != nil {
+		return x.MetadataOffset
+	}
+	return 0
+}
+
+func (x *AlterTopicConfigResponse) GetConfigs() map[string]string {
+	if x != nil {
+		return x.Configs
+	}
+	return nil
+}
+
 // AllocateProducerIDsRequest asks for a block.
 type AllocateProducerIDsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1212,7 +1522,7 @@ type AllocateProducerIDsRequest struct {
 
 func (x *AllocateProducerIDsRequest) Reset() {
 	*x = AllocateProducerIDsRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1224,7 +1534,7 @@ func (x *AllocateProducerIDsRequest) String() string {
 func (*AllocateProducerIDsRequest) ProtoMessage() {}
 
 func (x *AllocateProducerIDsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1237,7 +1547,7 @@ func (x *AllocateProducerIDsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateProducerIDsRequest.ProtoReflect.Descriptor instead.
 func (*AllocateProducerIDsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{16}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AllocateProducerIDsRequest) GetBrokerId() int32 {
@@ -1267,7 +1577,7 @@ type AllocateProducerIDsResponse struct {
 
 func (x *AllocateProducerIDsResponse) Reset() {
 	*x = AllocateProducerIDsResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1279,7 +1589,7 @@ func (x *AllocateProducerIDsResponse) String() string {
 func (*AllocateProducerIDsResponse) ProtoMessage() {}
 
 func (x *AllocateProducerIDsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1292,7 +1602,7 @@ func (x *AllocateProducerIDsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateProducerIDsResponse.ProtoReflect.Descriptor instead.
 func (*AllocateProducerIDsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{17}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AllocateProducerIDsResponse) GetFirstProducerId() int64 {
@@ -1324,7 +1634,7 @@ type ReportDeletedRequest struct {
 
 func (x *ReportDeletedRequest) Reset() {
 	*x = ReportDeletedRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1336,7 +1646,7 @@ func (x *ReportDeletedRequest) String() string {
 func (*ReportDeletedRequest) ProtoMessage() {}
 
 func (x *ReportDeletedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1349,7 +1659,7 @@ func (x *ReportDeletedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDeletedRequest.ProtoReflect.Descriptor instead.
 func (*ReportDeletedRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{18}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReportDeletedRequest) GetBrokerId() int32 {
@@ -1382,7 +1692,7 @@ type ReportDeletedResponse struct {
 
 func (x *ReportDeletedResponse) Reset() {
 	*x = ReportDeletedResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1394,7 +1704,7 @@ func (x *ReportDeletedResponse) String() string {
 func (*ReportDeletedResponse) ProtoMessage() {}
 
 func (x *ReportDeletedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1407,7 +1717,7 @@ func (x *ReportDeletedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDeletedResponse.ProtoReflect.Descriptor instead.
 func (*ReportDeletedResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{19}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{23}
 }
 
 // FollowMetadataRequest says where the follower stands.
@@ -1425,7 +1735,7 @@ type FollowMetadataRequest struct {
 
 func (x *FollowMetadataRequest) Reset() {
 	*x = FollowMetadataRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1747,7 @@ func (x *FollowMetadataRequest) String() string {
 func (*FollowMetadataRequest) ProtoMessage() {}
 
 func (x *FollowMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1760,7 @@ func (x *FollowMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMetadataRequest.ProtoReflect.Descriptor instead.
 func (*FollowMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{20}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *FollowMetadataRequest) GetClusterId() []byte {
@@ -1493,7 +1803,7 @@ type FollowMetadataResponse struct {
 
 func (x *FollowMetadataResponse) Reset() {
 	*x = FollowMetadataResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1505,7 +1815,7 @@ func (x *FollowMetadataResponse) String() string {
 func (*FollowMetadataResponse) ProtoMessage() {}
 
 func (x *FollowMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1518,7 +1828,7 @@ func (x *FollowMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMetadataResponse.ProtoReflect.Descriptor instead.
 func (*FollowMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{21}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *FollowMetadataResponse) GetSnapshot() *MetadataSnapshot {
@@ -1571,7 +1881,7 @@ type MetadataSnapshot struct {
 
 func (x *MetadataSnapshot) Reset() {
 	*x = MetadataSnapshot{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1583,7 +1893,7 @@ func (x *MetadataSnapshot) String() string {
 func (*MetadataSnapshot) ProtoMessage() {}
 
 func (x *MetadataSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1596,7 +1906,7 @@ func (x *MetadataSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataSnapshot.ProtoReflect.Descriptor instead.
 func (*MetadataSnapshot) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{22}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *MetadataSnapshot) GetMetadataOffset() uint64 {
@@ -1629,7 +1939,7 @@ type DescribeQuorumRequest struct {
 
 func (x *DescribeQuorumRequest) Reset() {
 	*x = DescribeQuorumRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1951,7 @@ func (x *DescribeQuorumRequest) String() string {
 func (*DescribeQuorumRequest) ProtoMessage() {}
 
 func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1964,7 @@ func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumRequest.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{23}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{27}
 }
 
 // DescribeQuorumResponse shows the Raft group as its leader sees it.
@@ -1680,7 +1990,7 @@ type DescribeQuorumResponse struct {
 
 func (x *DescribeQuorumResponse) Reset() {
 	*x = DescribeQuorumResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1692,7 +2002,7 @@ func (x *DescribeQuorumResponse) String() string {
 func (*DescribeQuorumResponse) ProtoMessage() {}
 
 func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1705,7 +2015,7 @@ func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumResponse.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{24}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DescribeQuorumResponse) GetLeaderId() int32 {
@@ -1770,7 +2080,7 @@ type QuorumVoter struct {
 
 func (x *QuorumVoter) Reset() {
 	*x = QuorumVoter{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +2092,7 @@ func (x *QuorumVoter) String() string {
 func (*QuorumVoter) ProtoMessage() {}
 
 func (x *QuorumVoter) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +2105,7 @@ func (x *QuorumVoter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumVoter.ProtoReflect.Descriptor instead.
 func (*QuorumVoter) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{25}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *QuorumVoter) GetId() int32 {
@@ -1908,7 +2218,37 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\x05actor\x18\x03 \x01(\tR\x05actor\"Y\n" +
 	"\x13DeleteTopicResponse\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12'\n" +
-	"\x0fmetadata_offset\x18\x02 \x01(\x04R\x0emetadataOffset\"\\\n" +
+	"\x0fmetadata_offset\x18\x02 \x01(\x04R\x0emetadataOffset\"\x96\x01\n" +
+	"\x14AddPartitionsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x05R\x05total\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\x12\x14\n" +
+	"\x05actor\x18\x05 \x01(\tR\x05actor\"\xc9\x01\n" +
+	"\x15AddPartitionsResponse\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12'\n" +
+	"\x0fmetadata_offset\x18\x02 \x01(\x04R\x0emetadataOffset\x12E\n" +
+	"\n" +
+	"partitions\x18\x03 \x03(\v2%.penstock.internal.v1.PartitionRecordR\n" +
+	"partitions\x12%\n" +
+	"\x0eprevious_total\x18\x04 \x01(\x05R\rpreviousTotal\"\x9b\x02\n" +
+	"\x17AlterTopicConfigRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12H\n" +
+	"\x03set\x18\x03 \x03(\v26.penstock.internal.v1.AlterTopicConfigRequest.SetEntryR\x03set\x12\x14\n" +
+	"\x05unset\x18\x04 \x03(\tR\x05unset\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x14\n" +
+	"\x05actor\x18\x06 \x01(\tR\x05actor\x1a6\n" +
+	"\bSetEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf1\x01\n" +
+	"\x18AlterTopicConfigResponse\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12'\n" +
+	"\x0fmetadata_offset\x18\x02 \x01(\x04R\x0emetadataOffset\x12U\n" +
+	"\aconfigs\x18\x03 \x03(\v2;.penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntryR\aconfigs\x1a:\n" +
+	"\fConfigsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\\\n" +
 	"\x1aAllocateProducerIDsRequest\x12\x1b\n" +
 	"\tbroker_id\x18\x01 \x01(\x05R\bbrokerId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\"_\n" +
@@ -1950,13 +2290,15 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\vQuorumState\x12\x1c\n" +
 	"\x18QUORUM_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12QUORUM_STATE_EMPTY\x10\x01\x12\x1c\n" +
-	"\x18QUORUM_STATE_ESTABLISHED\x10\x022\xd9\a\n" +
+	"\x18QUORUM_STATE_ESTABLISHED\x10\x022\xb6\t\n" +
 	"\x11ControllerService\x12k\n" +
 	"\x0eRegisterBroker\x12+.penstock.internal.v1.RegisterBrokerRequest\x1a,.penstock.internal.v1.RegisterBrokerResponse\x12`\n" +
 	"\tHeartbeat\x12&.penstock.internal.v1.HeartbeatRequest\x1a'.penstock.internal.v1.HeartbeatResponse(\x010\x01\x12k\n" +
 	"\x0eAlterPartition\x12+.penstock.internal.v1.AlterPartitionRequest\x1a,.penstock.internal.v1.AlterPartitionResponse\x12b\n" +
 	"\vCreateTopic\x12(.penstock.internal.v1.CreateTopicRequest\x1a).penstock.internal.v1.CreateTopicResponse\x12b\n" +
-	"\vDeleteTopic\x12(.penstock.internal.v1.DeleteTopicRequest\x1a).penstock.internal.v1.DeleteTopicResponse\x12z\n" +
+	"\vDeleteTopic\x12(.penstock.internal.v1.DeleteTopicRequest\x1a).penstock.internal.v1.DeleteTopicResponse\x12h\n" +
+	"\rAddPartitions\x12*.penstock.internal.v1.AddPartitionsRequest\x1a+.penstock.internal.v1.AddPartitionsResponse\x12q\n" +
+	"\x10AlterTopicConfig\x12-.penstock.internal.v1.AlterTopicConfigRequest\x1a..penstock.internal.v1.AlterTopicConfigResponse\x12z\n" +
 	"\x13AllocateProducerIDs\x120.penstock.internal.v1.AllocateProducerIDsRequest\x1a1.penstock.internal.v1.AllocateProducerIDsResponse\x12h\n" +
 	"\rReportDeleted\x12*.penstock.internal.v1.ReportDeletedRequest\x1a+.penstock.internal.v1.ReportDeletedResponse\x12m\n" +
 	"\x0eFollowMetadata\x12+.penstock.internal.v1.FollowMetadataRequest\x1a,.penstock.internal.v1.FollowMetadataResponse0\x01\x12k\n" +
@@ -1977,7 +2319,7 @@ func file_penstock_internal_v1_controller_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_internal_v1_controller_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_internal_v1_controller_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_penstock_internal_v1_controller_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_penstock_internal_v1_controller_proto_goTypes = []any{
 	(QuorumState)(0),                    // 0: penstock.internal.v1.QuorumState
 	(*ProbeRequest)(nil),                // 1: penstock.internal.v1.ProbeRequest
@@ -1996,60 +2338,73 @@ var file_penstock_internal_v1_controller_proto_goTypes = []any{
 	(*CreateTopicResponse)(nil),         // 14: penstock.internal.v1.CreateTopicResponse
 	(*DeleteTopicRequest)(nil),          // 15: penstock.internal.v1.DeleteTopicRequest
 	(*DeleteTopicResponse)(nil),         // 16: penstock.internal.v1.DeleteTopicResponse
-	(*AllocateProducerIDsRequest)(nil),  // 17: penstock.internal.v1.AllocateProducerIDsRequest
-	(*AllocateProducerIDsResponse)(nil), // 18: penstock.internal.v1.AllocateProducerIDsResponse
-	(*ReportDeletedRequest)(nil),        // 19: penstock.internal.v1.ReportDeletedRequest
-	(*ReportDeletedResponse)(nil),       // 20: penstock.internal.v1.ReportDeletedResponse
-	(*FollowMetadataRequest)(nil),       // 21: penstock.internal.v1.FollowMetadataRequest
-	(*FollowMetadataResponse)(nil),      // 22: penstock.internal.v1.FollowMetadataResponse
-	(*MetadataSnapshot)(nil),            // 23: penstock.internal.v1.MetadataSnapshot
-	(*DescribeQuorumRequest)(nil),       // 24: penstock.internal.v1.DescribeQuorumRequest
-	(*DescribeQuorumResponse)(nil),      // 25: penstock.internal.v1.DescribeQuorumResponse
-	(*QuorumVoter)(nil),                 // 26: penstock.internal.v1.QuorumVoter
-	nil,                                 // 27: penstock.internal.v1.CreateTopicRequest.ConfigsEntry
-	(*BrokerRegistrationRecord)(nil),    // 28: penstock.internal.v1.BrokerRegistrationRecord
-	(*PartitionRecord)(nil),             // 29: penstock.internal.v1.PartitionRecord
-	(*MetadataEntry)(nil),               // 30: penstock.internal.v1.MetadataEntry
-	(*MetadataRecord)(nil),              // 31: penstock.internal.v1.MetadataRecord
+	(*AddPartitionsRequest)(nil),        // 17: penstock.internal.v1.AddPartitionsRequest
+	(*AddPartitionsResponse)(nil),       // 18: penstock.internal.v1.AddPartitionsResponse
+	(*AlterTopicConfigRequest)(nil),     // 19: penstock.internal.v1.AlterTopicConfigRequest
+	(*AlterTopicConfigResponse)(nil),    // 20: penstock.internal.v1.AlterTopicConfigResponse
+	(*AllocateProducerIDsRequest)(nil),  // 21: penstock.internal.v1.AllocateProducerIDsRequest
+	(*AllocateProducerIDsResponse)(nil), // 22: penstock.internal.v1.AllocateProducerIDsResponse
+	(*ReportDeletedRequest)(nil),        // 23: penstock.internal.v1.ReportDeletedRequest
+	(*ReportDeletedResponse)(nil),       // 24: penstock.internal.v1.ReportDeletedResponse
+	(*FollowMetadataRequest)(nil),       // 25: penstock.internal.v1.FollowMetadataRequest
+	(*FollowMetadataResponse)(nil),      // 26: penstock.internal.v1.FollowMetadataResponse
+	(*MetadataSnapshot)(nil),            // 27: penstock.internal.v1.MetadataSnapshot
+	(*DescribeQuorumRequest)(nil),       // 28: penstock.internal.v1.DescribeQuorumRequest
+	(*DescribeQuorumResponse)(nil),      // 29: penstock.internal.v1.DescribeQuorumResponse
+	(*QuorumVoter)(nil),                 // 30: penstock.internal.v1.QuorumVoter
+	nil,                                 // 31: penstock.internal.v1.CreateTopicRequest.ConfigsEntry
+	nil,                                 // 32: penstock.internal.v1.AlterTopicConfigRequest.SetEntry
+	nil,                                 // 33: penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
+	(*BrokerRegistrationRecord)(nil),    // 34: penstock.internal.v1.BrokerRegistrationRecord
+	(*PartitionRecord)(nil),             // 35: penstock.internal.v1.PartitionRecord
+	(*MetadataEntry)(nil),               // 36: penstock.internal.v1.MetadataEntry
+	(*MetadataRecord)(nil),              // 37: penstock.internal.v1.MetadataRecord
 }
 var file_penstock_internal_v1_controller_proto_depIdxs = []int32{
 	0,  // 0: penstock.internal.v1.ProbeResponse.quorum_state:type_name -> penstock.internal.v1.QuorumState
-	28, // 1: penstock.internal.v1.RegisterBrokerRequest.registration:type_name -> penstock.internal.v1.BrokerRegistrationRecord
+	34, // 1: penstock.internal.v1.RegisterBrokerRequest.registration:type_name -> penstock.internal.v1.BrokerRegistrationRecord
 	3,  // 2: penstock.internal.v1.RegisterBrokerRequest.lost_seats:type_name -> penstock.internal.v1.ReplicaState
 	8,  // 3: penstock.internal.v1.PartitionIsr.isr:type_name -> penstock.internal.v1.IsrMember
 	9,  // 4: penstock.internal.v1.AlterPartitionRequest.partitions:type_name -> penstock.internal.v1.PartitionIsr
 	11, // 5: penstock.internal.v1.AlterPartitionResponse.results:type_name -> penstock.internal.v1.PartitionIsrResult
-	27, // 6: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
-	29, // 7: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
-	23, // 8: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
-	30, // 9: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
-	31, // 10: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
-	26, // 11: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
-	4,  // 12: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
-	6,  // 13: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
-	10, // 14: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
-	13, // 15: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
-	15, // 16: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
-	17, // 17: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
-	19, // 18: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
-	21, // 19: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
-	24, // 20: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
-	1,  // 21: penstock.internal.v1.NodeService.Probe:input_type -> penstock.internal.v1.ProbeRequest
-	5,  // 22: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
-	7,  // 23: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
-	12, // 24: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
-	14, // 25: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
-	16, // 26: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
-	18, // 27: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
-	20, // 28: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
-	22, // 29: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
-	25, // 30: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
-	2,  // 31: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
-	22, // [22:32] is the sub-list for method output_type
-	12, // [12:22] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	31, // 6: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
+	35, // 7: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	35, // 8: penstock.internal.v1.AddPartitionsResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	32, // 9: penstock.internal.v1.AlterTopicConfigRequest.set:type_name -> penstock.internal.v1.AlterTopicConfigRequest.SetEntry
+	33, // 10: penstock.internal.v1.AlterTopicConfigResponse.configs:type_name -> penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
+	27, // 11: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
+	36, // 12: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
+	37, // 13: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
+	30, // 14: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
+	4,  // 15: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
+	6,  // 16: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
+	10, // 17: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
+	13, // 18: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
+	15, // 19: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
+	17, // 20: penstock.internal.v1.ControllerService.AddPartitions:input_type -> penstock.internal.v1.AddPartitionsRequest
+	19, // 21: penstock.internal.v1.ControllerService.AlterTopicConfig:input_type -> penstock.internal.v1.AlterTopicConfigRequest
+	21, // 22: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
+	23, // 23: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
+	25, // 24: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
+	28, // 25: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
+	1,  // 26: penstock.internal.v1.NodeService.Probe:input_type -> penstock.internal.v1.ProbeRequest
+	5,  // 27: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
+	7,  // 28: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
+	12, // 29: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
+	14, // 30: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
+	16, // 31: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
+	18, // 32: penstock.internal.v1.ControllerService.AddPartitions:output_type -> penstock.internal.v1.AddPartitionsResponse
+	20, // 33: penstock.internal.v1.ControllerService.AlterTopicConfig:output_type -> penstock.internal.v1.AlterTopicConfigResponse
+	22, // 34: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
+	24, // 35: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
+	26, // 36: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
+	29, // 37: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
+	2,  // 38: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
+	27, // [27:39] is the sub-list for method output_type
+	15, // [15:27] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_penstock_internal_v1_controller_proto_init() }
@@ -2066,7 +2421,7 @@ func file_penstock_internal_v1_controller_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_internal_v1_controller_proto_rawDesc), len(file_penstock_internal_v1_controller_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   27,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

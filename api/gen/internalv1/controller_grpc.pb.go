@@ -24,6 +24,8 @@ const (
 	ControllerService_AlterPartition_FullMethodName      = "/penstock.internal.v1.ControllerService/AlterPartition"
 	ControllerService_CreateTopic_FullMethodName         = "/penstock.internal.v1.ControllerService/CreateTopic"
 	ControllerService_DeleteTopic_FullMethodName         = "/penstock.internal.v1.ControllerService/DeleteTopic"
+	ControllerService_AddPartitions_FullMethodName       = "/penstock.internal.v1.ControllerService/AddPartitions"
+	ControllerService_AlterTopicConfig_FullMethodName    = "/penstock.internal.v1.ControllerService/AlterTopicConfig"
 	ControllerService_AllocateProducerIDs_FullMethodName = "/penstock.internal.v1.ControllerService/AllocateProducerIDs"
 	ControllerService_ReportDeleted_FullMethodName       = "/penstock.internal.v1.ControllerService/ReportDeleted"
 	ControllerService_FollowMetadata_FullMethodName      = "/penstock.internal.v1.ControllerService/FollowMetadata"
@@ -47,6 +49,10 @@ type ControllerServiceClient interface {
 	CreateTopic(ctx context.Context, in *CreateTopicRequest, opts ...grpc.CallOption) (*CreateTopicResponse, error)
 	// DeleteTopic deletes a topic.
 	DeleteTopic(ctx context.Context, in *DeleteTopicRequest, opts ...grpc.CallOption) (*DeleteTopicResponse, error)
+	// AddPartitions gives a topic more partitions.
+	AddPartitions(ctx context.Context, in *AddPartitionsRequest, opts ...grpc.CallOption) (*AddPartitionsResponse, error)
+	// AlterTopicConfig changes settings of a topic.
+	AlterTopicConfig(ctx context.Context, in *AlterTopicConfigRequest, opts ...grpc.CallOption) (*AlterTopicConfigResponse, error)
 	// AllocateProducerIDs hands out a block of producer ids.
 	AllocateProducerIDs(ctx context.Context, in *AllocateProducerIDsRequest, opts ...grpc.CallOption) (*AllocateProducerIDsResponse, error)
 	// ReportDeleted says that a broker has deleted data of deleted topics.
@@ -119,6 +125,26 @@ func (c *controllerServiceClient) DeleteTopic(ctx context.Context, in *DeleteTop
 	return out, nil
 }
 
+func (c *controllerServiceClient) AddPartitions(ctx context.Context, in *AddPartitionsRequest, opts ...grpc.CallOption) (*AddPartitionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddPartitionsResponse)
+	err := c.cc.Invoke(ctx, ControllerService_AddPartitions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controllerServiceClient) AlterTopicConfig(ctx context.Context, in *AlterTopicConfigRequest, opts ...grpc.CallOption) (*AlterTopicConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AlterTopicConfigResponse)
+	err := c.cc.Invoke(ctx, ControllerService_AlterTopicConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *controllerServiceClient) AllocateProducerIDs(ctx context.Context, in *AllocateProducerIDsRequest, opts ...grpc.CallOption) (*AllocateProducerIDsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AllocateProducerIDsResponse)
@@ -185,6 +211,10 @@ type ControllerServiceServer interface {
 	CreateTopic(context.Context, *CreateTopicRequest) (*CreateTopicResponse, error)
 	// DeleteTopic deletes a topic.
 	DeleteTopic(context.Context, *DeleteTopicRequest) (*DeleteTopicResponse, error)
+	// AddPartitions gives a topic more partitions.
+	AddPartitions(context.Context, *AddPartitionsRequest) (*AddPartitionsResponse, error)
+	// AlterTopicConfig changes settings of a topic.
+	AlterTopicConfig(context.Context, *AlterTopicConfigRequest) (*AlterTopicConfigResponse, error)
 	// AllocateProducerIDs hands out a block of producer ids.
 	AllocateProducerIDs(context.Context, *AllocateProducerIDsRequest) (*AllocateProducerIDsResponse, error)
 	// ReportDeleted says that a broker has deleted data of deleted topics.
@@ -218,6 +248,12 @@ func (UnimplementedControllerServiceServer) CreateTopic(context.Context, *Create
 }
 func (UnimplementedControllerServiceServer) DeleteTopic(context.Context, *DeleteTopicRequest) (*DeleteTopicResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteTopic not implemented")
+}
+func (UnimplementedControllerServiceServer) AddPartitions(context.Context, *AddPartitionsRequest) (*AddPartitionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddPartitions not implemented")
+}
+func (UnimplementedControllerServiceServer) AlterTopicConfig(context.Context, *AlterTopicConfigRequest) (*AlterTopicConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AlterTopicConfig not implemented")
 }
 func (UnimplementedControllerServiceServer) AllocateProducerIDs(context.Context, *AllocateProducerIDsRequest) (*AllocateProducerIDsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AllocateProducerIDs not implemented")
@@ -331,6 +367,42 @@ func _ControllerService_DeleteTopic_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ControllerService_AddPartitions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddPartitionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControllerServiceServer).AddPartitions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControllerService_AddPartitions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControllerServiceServer).AddPartitions(ctx, req.(*AddPartitionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ControllerService_AlterTopicConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AlterTopicConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControllerServiceServer).AlterTopicConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControllerService_AlterTopicConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControllerServiceServer).AlterTopicConfig(ctx, req.(*AlterTopicConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ControllerService_AllocateProducerIDs_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(AllocateProducerIDsRequest)
 	if err := dec(in); err != nil {
@@ -418,6 +490,14 @@ var ControllerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteTopic",
 			Handler:    _ControllerService_DeleteTopic_Handler,
+		},
+		{
+			MethodName: "AddPartitions",
+			Handler:    _ControllerService_AddPartitions_Handler,
+		},
+		{
+			MethodName: "AlterTopicConfig",
+			Handler:    _ControllerService_AlterTopicConfig_Handler,
 		},
 		{
 			MethodName: "AllocateProducerIDs",

@@ -21,6 +21,134 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// FetchProducerSnapshotRequest asks the leader of a partition.
+type FetchProducerSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who is speaking, as on a replica stream; credit_bytes and catch_up say nothing here.
+	Hello *ReplicaHello `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	// Topic id, 16 bytes.
+	TopicId []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Partition number.
+	Partition int32 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Leader epoch that the follower follows.
+	LeaderEpoch int32 `protobuf:"varint,4,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
+	// Offset that the follower begins at.
+	Offset        int64 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchProducerSnapshotRequest) Reset() {
+	*x = FetchProducerSnapshotRequest{}
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchProducerSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchProducerSnapshotRequest) ProtoMessage() {}
+
+func (x *FetchProducerSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchProducerSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*FetchProducerSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *FetchProducerSnapshotRequest) GetHello() *ReplicaHello {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *FetchProducerSnapshotRequest) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *FetchProducerSnapshotRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *FetchProducerSnapshotRequest) GetLeaderEpoch() int32 {
+	if x != nil {
+		return x.LeaderEpoch
+	}
+	return 0
+}
+
+func (x *FetchProducerSnapshotRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+// FetchProducerSnapshotResponse is one part.
+type FetchProducerSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes of the snapshot; the stream ends after the last.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchProducerSnapshotResponse) Reset() {
+	*x = FetchProducerSnapshotResponse{}
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchProducerSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchProducerSnapshotResponse) ProtoMessage() {}
+
+func (x *FetchProducerSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchProducerSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*FetchProducerSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FetchProducerSnapshotResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // ReplicateRequest is what a follower says. The first carries hello.
 type ReplicateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -38,7 +166,7 @@ type ReplicateRequest struct {
 
 func (x *ReplicateRequest) Reset() {
 	*x = ReplicateRequest{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[0]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -50,7 +178,7 @@ func (x *ReplicateRequest) String() string {
 func (*ReplicateRequest) ProtoMessage() {}
 
 func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[0]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -63,7 +191,7 @@ func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateRequest.ProtoReflect.Descriptor instead.
 func (*ReplicateRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{0}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ReplicateRequest) GetHello() *ReplicaHello {
@@ -115,7 +243,7 @@ type ReplicaHello struct {
 
 func (x *ReplicaHello) Reset() {
 	*x = ReplicaHello{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[1]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -127,7 +255,7 @@ func (x *ReplicaHello) String() string {
 func (*ReplicaHello) ProtoMessage() {}
 
 func (x *ReplicaHello) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[1]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -140,7 +268,7 @@ func (x *ReplicaHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHello.ProtoReflect.Descriptor instead.
 func (*ReplicaHello) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{1}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ReplicaHello) GetClusterId() []byte {
@@ -212,7 +340,7 @@ type ReplicaSubscribe struct {
 
 func (x *ReplicaSubscribe) Reset() {
 	*x = ReplicaSubscribe{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[2]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -224,7 +352,7 @@ func (x *ReplicaSubscribe) String() string {
 func (*ReplicaSubscribe) ProtoMessage() {}
 
 func (x *ReplicaSubscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[2]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -237,7 +365,7 @@ func (x *ReplicaSubscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaSubscribe.ProtoReflect.Descriptor instead.
 func (*ReplicaSubscribe) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{2}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReplicaSubscribe) GetSubscriptionId() uint64 {
@@ -324,7 +452,7 @@ type ReplicaAck struct {
 
 func (x *ReplicaAck) Reset() {
 	*x = ReplicaAck{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[3]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -336,7 +464,7 @@ func (x *ReplicaAck) String() string {
 func (*ReplicaAck) ProtoMessage() {}
 
 func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[3]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -349,7 +477,7 @@ func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaAck.ProtoReflect.Descriptor instead.
 func (*ReplicaAck) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{3}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ReplicaAck) GetSubscriptionId() uint64 {
@@ -422,7 +550,7 @@ type ReplicateResponse struct {
 
 func (x *ReplicateResponse) Reset() {
 	*x = ReplicateResponse{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[4]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -434,7 +562,7 @@ func (x *ReplicateResponse) String() string {
 func (*ReplicateResponse) ProtoMessage() {}
 
 func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[4]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -447,7 +575,7 @@ func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateResponse.ProtoReflect.Descriptor instead.
 func (*ReplicateResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{4}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReplicateResponse) GetSubscriptionId() uint64 {
@@ -526,7 +654,7 @@ type DivergingEpoch struct {
 
 func (x *DivergingEpoch) Reset() {
 	*x = DivergingEpoch{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[5]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -538,7 +666,7 @@ func (x *DivergingEpoch) String() string {
 func (*DivergingEpoch) ProtoMessage() {}
 
 func (x *DivergingEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[5]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -551,7 +679,7 @@ func (x *DivergingEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DivergingEpoch.ProtoReflect.Descriptor instead.
 func (*DivergingEpoch) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{5}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DivergingEpoch) GetEpoch() int32 {
@@ -572,7 +700,15 @@ var File_penstock_internal_v1_replica_proto protoreflect.FileDescriptor
 
 const file_penstock_internal_v1_replica_proto_rawDesc = "" +
 	"\n" +
-	"\"penstock/internal/v1/replica.proto\x12\x14penstock.internal.v1\"\xea\x01\n" +
+	"\"penstock/internal/v1/replica.proto\x12\x14penstock.internal.v1\"\xcc\x01\n" +
+	"\x1cFetchProducerSnapshotRequest\x128\n" +
+	"\x05hello\x18\x01 \x01(\v2\".penstock.internal.v1.ReplicaHelloR\x05hello\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12!\n" +
+	"\fleader_epoch\x18\x04 \x01(\x05R\vleaderEpoch\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x03R\x06offset\"3\n" +
+	"\x1dFetchProducerSnapshotResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xea\x01\n" +
 	"\x10ReplicateRequest\x128\n" +
 	"\x05hello\x18\x01 \x01(\v2\".penstock.internal.v1.ReplicaHelloR\x05hello\x12D\n" +
 	"\tsubscribe\x18\x02 \x03(\v2&.penstock.internal.v1.ReplicaSubscribeR\tsubscribe\x124\n" +
@@ -621,9 +757,10 @@ const file_penstock_internal_v1_replica_proto_rawDesc = "" +
 	"\x0eDivergingEpoch\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x05R\x05epoch\x12\x1d\n" +
 	"\n" +
-	"end_offset\x18\x02 \x01(\x03R\tendOffset2r\n" +
+	"end_offset\x18\x02 \x01(\x03R\tendOffset2\xf7\x01\n" +
 	"\x0eReplicaService\x12`\n" +
-	"\tReplicate\x12&.penstock.internal.v1.ReplicateRequest\x1a'.penstock.internal.v1.ReplicateResponse(\x010\x01B?Z=github.com/penstock-io/penstock/api/gen/internalv1;internalv1b\x06proto3"
+	"\tReplicate\x12&.penstock.internal.v1.ReplicateRequest\x1a'.penstock.internal.v1.ReplicateResponse(\x010\x01\x12\x82\x01\n" +
+	"\x15FetchProducerSnapshot\x122.penstock.internal.v1.FetchProducerSnapshotRequest\x1a3.penstock.internal.v1.FetchProducerSnapshotResponse0\x01B?Z=github.com/penstock-io/penstock/api/gen/internalv1;internalv1b\x06proto3"
 
 var (
 	file_penstock_internal_v1_replica_proto_rawDescOnce sync.Once
@@ -637,27 +774,32 @@ func file_penstock_internal_v1_replica_proto_rawDescGZIP() []byte {
 	return file_penstock_internal_v1_replica_proto_rawDescData
 }
 
-var file_penstock_internal_v1_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_penstock_internal_v1_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_penstock_internal_v1_replica_proto_goTypes = []any{
-	(*ReplicateRequest)(nil),  // 0: penstock.internal.v1.ReplicateRequest
-	(*ReplicaHello)(nil),      // 1: penstock.internal.v1.ReplicaHello
-	(*ReplicaSubscribe)(nil),  // 2: penstock.internal.v1.ReplicaSubscribe
-	(*ReplicaAck)(nil),        // 3: penstock.internal.v1.ReplicaAck
-	(*ReplicateResponse)(nil), // 4: penstock.internal.v1.ReplicateResponse
-	(*DivergingEpoch)(nil),    // 5: penstock.internal.v1.DivergingEpoch
+	(*FetchProducerSnapshotRequest)(nil),  // 0: penstock.internal.v1.FetchProducerSnapshotRequest
+	(*FetchProducerSnapshotResponse)(nil), // 1: penstock.internal.v1.FetchProducerSnapshotResponse
+	(*ReplicateRequest)(nil),              // 2: penstock.internal.v1.ReplicateRequest
+	(*ReplicaHello)(nil),                  // 3: penstock.internal.v1.ReplicaHello
+	(*ReplicaSubscribe)(nil),              // 4: penstock.internal.v1.ReplicaSubscribe
+	(*ReplicaAck)(nil),                    // 5: penstock.internal.v1.ReplicaAck
+	(*ReplicateResponse)(nil),             // 6: penstock.internal.v1.ReplicateResponse
+	(*DivergingEpoch)(nil),                // 7: penstock.internal.v1.DivergingEpoch
 }
 var file_penstock_internal_v1_replica_proto_depIdxs = []int32{
-	1, // 0: penstock.internal.v1.ReplicateRequest.hello:type_name -> penstock.internal.v1.ReplicaHello
-	2, // 1: penstock.internal.v1.ReplicateRequest.subscribe:type_name -> penstock.internal.v1.ReplicaSubscribe
-	3, // 2: penstock.internal.v1.ReplicateRequest.acks:type_name -> penstock.internal.v1.ReplicaAck
-	5, // 3: penstock.internal.v1.ReplicateResponse.diverging:type_name -> penstock.internal.v1.DivergingEpoch
-	0, // 4: penstock.internal.v1.ReplicaService.Replicate:input_type -> penstock.internal.v1.ReplicateRequest
-	4, // 5: penstock.internal.v1.ReplicaService.Replicate:output_type -> penstock.internal.v1.ReplicateResponse
-	5, // [5:6] is the sub-list for method output_type
-	4, // [4:5] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	3, // 0: penstock.internal.v1.FetchProducerSnapshotRequest.hello:type_name -> penstock.internal.v1.ReplicaHello
+	3, // 1: penstock.internal.v1.ReplicateRequest.hello:type_name -> penstock.internal.v1.ReplicaHello
+	4, // 2: penstock.internal.v1.ReplicateRequest.subscribe:type_name -> penstock.internal.v1.ReplicaSubscribe
+	5, // 3: penstock.internal.v1.ReplicateRequest.acks:type_name -> penstock.internal.v1.ReplicaAck
+	7, // 4: penstock.internal.v1.ReplicateResponse.diverging:type_name -> penstock.internal.v1.DivergingEpoch
+	2, // 5: penstock.internal.v1.ReplicaService.Replicate:input_type -> penstock.internal.v1.ReplicateRequest
+	0, // 6: penstock.internal.v1.ReplicaService.FetchProducerSnapshot:input_type -> penstock.internal.v1.FetchProducerSnapshotRequest
+	6, // 7: penstock.internal.v1.ReplicaService.Replicate:output_type -> penstock.internal.v1.ReplicateResponse
+	1, // 8: penstock.internal.v1.ReplicaService.FetchProducerSnapshot:output_type -> penstock.internal.v1.FetchProducerSnapshotResponse
+	7, // [7:9] is the sub-list for method output_type
+	5, // [5:7] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_penstock_internal_v1_replica_proto_init() }
@@ -671,7 +813,7 @@ func file_penstock_internal_v1_replica_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_internal_v1_replica_proto_rawDesc), len(file_penstock_internal_v1_replica_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

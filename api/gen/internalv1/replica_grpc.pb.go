@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ReplicaService_Replicate_FullMethodName = "/penstock.internal.v1.ReplicaService/Replicate"
+	ReplicaService_Replicate_FullMethodName             = "/penstock.internal.v1.ReplicaService/Replicate"
+	ReplicaService_FetchProducerSnapshot_FullMethodName = "/penstock.internal.v1.ReplicaService/FetchProducerSnapshot"
 )
 
 // ReplicaServiceClient is the client API for ReplicaService service.
@@ -30,6 +31,9 @@ const (
 type ReplicaServiceClient interface {
 	// Replicate replicates any number of partitions from one leader broker to one follower broker.
 	Replicate(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ReplicateRequest, ReplicateResponse], error)
+	// FetchProducerSnapshot sends the state of the idempotent producers at the leader's log start offset, in parts: a replica
+	// that begins there has no batches to learn it from.
+	FetchProducerSnapshot(ctx context.Context, in *FetchProducerSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchProducerSnapshotResponse], error)
 }
 
 type replicaServiceClient struct {
@@ -53,6 +57,25 @@ func (c *replicaServiceClient) Replicate(ctx context.Context, opts ...grpc.CallO
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ReplicaService_ReplicateClient = grpc.BidiStreamingClient[ReplicateRequest, ReplicateResponse]
 
+func (c *replicaServiceClient) FetchProducerSnapshot(ctx context.Context, in *FetchProducerSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchProducerSnapshotResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ReplicaService_ServiceDesc.Streams[1], ReplicaService_FetchProducerSnapshot_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FetchProducerSnapshotRequest, FetchProducerSnapshotResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ReplicaService_FetchProducerSnapshotClient = grpc.ServerStreamingClient[FetchProducerSnapshotResponse]
+
 // ReplicaServiceServer is the server API for ReplicaService service.
 // All implementations must embed UnimplementedReplicaServiceServer
 // for forward compatibility.
@@ -61,6 +84,9 @@ type ReplicaService_ReplicateClient = grpc.BidiStreamingClient[ReplicateRequest,
 type ReplicaServiceServer interface {
 	// Replicate replicates any number of partitions from one leader broker to one follower broker.
 	Replicate(grpc.BidiStreamingServer[ReplicateRequest, ReplicateResponse]) error
+	// FetchProducerSnapshot sends the state of the idempotent producers at the leader's log start offset, in parts: a replica
+	// that begins there has no batches to learn it from.
+	FetchProducerSnapshot(*FetchProducerSnapshotRequest, grpc.ServerStreamingServer[FetchProducerSnapshotResponse]) error
 	mustEmbedUnimplementedReplicaServiceServer()
 }
 
@@ -73,6 +99,9 @@ type UnimplementedReplicaServiceServer struct{}
 
 func (UnimplementedReplicaServiceServer) Replicate(grpc.BidiStreamingServer[ReplicateRequest, ReplicateResponse]) error {
 	return status.Error(codes.Unimplemented, "method Replicate not implemented")
+}
+func (UnimplementedReplicaServiceServer) FetchProducerSnapshot(*FetchProducerSnapshotRequest, grpc.ServerStreamingServer[FetchProducerSnapshotResponse]) error {
+	return status.Error(codes.Unimplemented, "method FetchProducerSnapshot not implemented")
 }
 func (UnimplementedReplicaServiceServer) mustEmbedUnimplementedReplicaServiceServer() {}
 func (UnimplementedReplicaServiceServer) testEmbeddedByValue()                        {}
@@ -102,6 +131,17 @@ func _ReplicaService_Replicate_Handler(srv interface{}, stream grpc.ServerStream
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ReplicaService_ReplicateServer = grpc.BidiStreamingServer[ReplicateRequest, ReplicateResponse]
 
+func _ReplicaService_FetchProducerSnapshot_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FetchProducerSnapshotRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ReplicaServiceServer).FetchProducerSnapshot(m, &grpc.GenericServerStream[FetchProducerSnapshotRequest, FetchProducerSnapshotResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ReplicaService_FetchProducerSnapshotServer = grpc.ServerStreamingServer[FetchProducerSnapshotResponse]
+
 // ReplicaService_ServiceDesc is the grpc.ServiceDesc for ReplicaService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -115,6 +155,11 @@ var ReplicaService_ServiceDesc = grpc.ServiceDesc{
 			Handler:       _ReplicaService_Replicate_Handler,
 			ServerStreams: true,
 			ClientStreams: true,
+		},
+		{
+			StreamName:    "FetchProducerSnapshot",
+			Handler:       _ReplicaService_FetchProducerSnapshot_Handler,
+			ServerStreams: true,
 		},
 	},
 	Metadata: "penstock/internal/v1/replica.proto",

@@ -586,7 +586,13 @@ type TopicConfig struct {
 	// Value in text form.
 	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
 	// Where it comes from.
-	Source        ConfigSource `protobuf:"varint,3,opt,name=source,proto3,enum=penstock.v1.ConfigSource" json:"source,omitempty"`
+	Source ConfigSource `protobuf:"varint,3,opt,name=source,proto3,enum=penstock.v1.ConfigSource" json:"source,omitempty"`
+	// Value in force where the topic sets none.
+	DefaultValue string `protobuf:"bytes,4,opt,name=default_value,json=defaultValue,proto3" json:"default_value,omitempty"`
+	// What it does.
+	Documentation string `protobuf:"bytes,5,opt,name=documentation,proto3" json:"documentation,omitempty"`
+	// Values allowed: words separated by "|", or the bounds of a whole number.
+	Allowed       string `protobuf:"bytes,6,opt,name=allowed,proto3" json:"allowed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -642,6 +648,448 @@ func (x *TopicConfig) GetSource() ConfigSource {
 	return ConfigSource_CONFIG_SOURCE_UNSPECIFIED
 }
 
+func (x *TopicConfig) GetDefaultValue() string {
+	if x != nil {
+		return x.DefaultValue
+	}
+	return ""
+}
+
+func (x *TopicConfig) GetDocumentation() string {
+	if x != nil {
+		return x.Documentation
+	}
+	return ""
+}
+
+func (x *TopicConfig) GetAllowed() string {
+	if x != nil {
+		return x.Allowed
+	}
+	return ""
+}
+
+// AddPartitionsRequest says how many partitions a topic shall have.
+type AddPartitionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Topic id, 16 bytes; where both are given they must agree.
+	TopicId []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Number of partitions afterwards: more than there are, at most 10,000.
+	Total int32 `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
+	// Check everything and change nothing.
+	ValidateOnly  bool `protobuf:"varint,4,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitionsRequest) Reset() {
+	*x = AddPartitionsRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitionsRequest) ProtoMessage() {}
+
+func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitionsRequest.ProtoReflect.Descriptor instead.
+func (*AddPartitionsRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *AddPartitionsRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AddPartitionsRequest) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *AddPartitionsRequest) GetTotal() int32 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *AddPartitionsRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// AddPartitionsResponse shows the partitions that were added (or would be).
+type AddPartitionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The topic with the new partitions alone.
+	Topic *TopicMetadata `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// Number of partitions before.
+	PreviousTotal int32 `protobuf:"varint,2,opt,name=previous_total,json=previousTotal,proto3" json:"previous_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddPartitionsResponse) Reset() {
+	*x = AddPartitionsResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddPartitionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddPartitionsResponse) ProtoMessage() {}
+
+func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddPartitionsResponse.ProtoReflect.Descriptor instead.
+func (*AddPartitionsResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *AddPartitionsResponse) GetTopic() *TopicMetadata {
+	if x != nil {
+		return x.Topic
+	}
+	return nil
+}
+
+func (x *AddPartitionsResponse) GetPreviousTotal() int32 {
+	if x != nil {
+		return x.PreviousTotal
+	}
+	return 0
+}
+
+// AlterTopicConfigRequest names the settings to change.
+type AlterTopicConfigRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic name.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Topic id, 16 bytes; where both are given they must agree.
+	TopicId []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Settings to set, in Kafka's spelling.
+	Set map[string]string `protobuf:"bytes,3,rep,name=set,proto3" json:"set,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Settings to set back to their default. One that is not set is no error.
+	Unset []string `protobuf:"bytes,4,rep,name=unset,proto3" json:"unset,omitempty"`
+	// Check everything and change nothing.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterTopicConfigRequest) Reset() {
+	*x = AlterTopicConfigRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterTopicConfigRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterTopicConfigRequest) ProtoMessage() {}
+
+func (x *AlterTopicConfigRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterTopicConfigRequest.ProtoReflect.Descriptor instead.
+func (*AlterTopicConfigRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *AlterTopicConfigRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AlterTopicConfigRequest) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *AlterTopicConfigRequest) GetSet() map[string]string {
+	if x != nil {
+		return x.Set
+	}
+	return nil
+}
+
+func (x *AlterTopicConfigRequest) GetUnset() []string {
+	if x != nil {
+		return x.Unset
+	}
+	return nil
+}
+
+func (x *AlterTopicConfigRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// AlterTopicConfigResponse shows the settings afterwards.
+type AlterTopicConfigResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Settings in force afterwards, by key.
+	Configs       []*TopicConfig `protobuf:"bytes,1,rep,name=configs,proto3" json:"configs,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AlterTopicConfigResponse) Reset() {
+	*x = AlterTopicConfigResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AlterTopicConfigResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AlterTopicConfigResponse) ProtoMessage() {}
+
+func (x *AlterTopicConfigResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AlterTopicConfigResponse.ProtoReflect.Descriptor instead.
+func (*AlterTopicConfigResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *AlterTopicConfigResponse) GetConfigs() []*TopicConfig {
+	if x != nil {
+		return x.Configs
+	}
+	return nil
+}
+
+// TrimPartitionRequest says which records to give up.
+type TrimPartitionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic name.
+	Topic string `protobuf:"bytes,1,opt,name=topic,proto3" json:"topic,omitempty"`
+	// Topic id, 16 bytes; where both are given they must agree.
+	TopicId []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Partition number.
+	Partition int32 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	// First offset to keep; -1 gives up everything that is committed. What is not committed yet is always kept.
+	ToOffset int64 `protobuf:"varint,4,opt,name=to_offset,json=toOffset,proto3" json:"to_offset,omitempty"`
+	// Show what would go and change nothing.
+	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TrimPartitionRequest) Reset() {
+	*x = TrimPartitionRequest{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrimPartitionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrimPartitionRequest) ProtoMessage() {}
+
+func (x *TrimPartitionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrimPartitionRequest.ProtoReflect.Descriptor instead.
+func (*TrimPartitionRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *TrimPartitionRequest) GetTopic() string {
+	if x != nil {
+		return x.Topic
+	}
+	return ""
+}
+
+func (x *TrimPartitionRequest) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *TrimPartitionRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *TrimPartitionRequest) GetToOffset() int64 {
+	if x != nil {
+		return x.ToOffset
+	}
+	return 0
+}
+
+func (x *TrimPartitionRequest) GetValidateOnly() bool {
+	if x != nil {
+		return x.ValidateOnly
+	}
+	return false
+}
+
+// TrimPartitionResponse tells what has gone (or would go).
+type TrimPartitionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First readable offset before.
+	PreviousLogStartOffset int64 `protobuf:"varint,1,opt,name=previous_log_start_offset,json=previousLogStartOffset,proto3" json:"previous_log_start_offset,omitempty"`
+	// First readable offset afterwards; durable at the leader, followers follow.
+	LogStartOffset int64 `protobuf:"varint,2,opt,name=log_start_offset,json=logStartOffset,proto3" json:"log_start_offset,omitempty"`
+	// High watermark.
+	HighWatermark int64 `protobuf:"varint,3,opt,name=high_watermark,json=highWatermark,proto3" json:"high_watermark,omitempty"`
+	// Bytes of segments that lie wholly below the new start: they are removed from the disk of the leader. Other replicas may
+	// have their segments elsewhere.
+	RemovedBytes int64 `protobuf:"varint,4,opt,name=removed_bytes,json=removedBytes,proto3" json:"removed_bytes,omitempty"`
+	// Number of such segments.
+	RemovedSegments int32 `protobuf:"varint,5,opt,name=removed_segments,json=removedSegments,proto3" json:"removed_segments,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *TrimPartitionResponse) Reset() {
+	*x = TrimPartitionResponse{}
+	mi := &file_penstock_v1_admin_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TrimPartitionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TrimPartitionResponse) ProtoMessage() {}
+
+func (x *TrimPartitionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_v1_admin_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TrimPartitionResponse.ProtoReflect.Descriptor instead.
+func (*TrimPartitionResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *TrimPartitionResponse) GetPreviousLogStartOffset() int64 {
+	if x != nil {
+		return x.PreviousLogStartOffset
+	}
+	return 0
+}
+
+func (x *TrimPartitionResponse) GetLogStartOffset() int64 {
+	if x != nil {
+		return x.LogStartOffset
+	}
+	return 0
+}
+
+func (x *TrimPartitionResponse) GetHighWatermark() int64 {
+	if x != nil {
+		return x.HighWatermark
+	}
+	return 0
+}
+
+func (x *TrimPartitionResponse) GetRemovedBytes() int64 {
+	if x != nil {
+		return x.RemovedBytes
+	}
+	return 0
+}
+
+func (x *TrimPartitionResponse) GetRemovedSegments() int32 {
+	if x != nil {
+		return x.RemovedSegments
+	}
+	return 0
+}
+
 // DescribeClusterRequest asks for everything.
 type DescribeClusterRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -651,7 +1099,7 @@ type DescribeClusterRequest struct {
 
 func (x *DescribeClusterRequest) Reset() {
 	*x = DescribeClusterRequest{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[10]
+	mi := &file_penstock_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -663,7 +1111,7 @@ func (x *DescribeClusterRequest) String() string {
 func (*DescribeClusterRequest) ProtoMessage() {}
 
 func (x *DescribeClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[10]
+	mi := &file_penstock_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -676,7 +1124,7 @@ func (x *DescribeClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeClusterRequest.ProtoReflect.Descriptor instead.
 func (*DescribeClusterRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 // DescribeClusterResponse is the health of the cluster as the broker knows it.
@@ -704,7 +1152,7 @@ type DescribeClusterResponse struct {
 
 func (x *DescribeClusterResponse) Reset() {
 	*x = DescribeClusterResponse{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[11]
+	mi := &file_penstock_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -716,7 +1164,7 @@ func (x *DescribeClusterResponse) String() string {
 func (*DescribeClusterResponse) ProtoMessage() {}
 
 func (x *DescribeClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[11]
+	mi := &file_penstock_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -729,7 +1177,7 @@ func (x *DescribeClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeClusterResponse.ProtoReflect.Descriptor instead.
 func (*DescribeClusterResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DescribeClusterResponse) GetClusterId() string {
@@ -801,7 +1249,7 @@ type HealthReason struct {
 
 func (x *HealthReason) Reset() {
 	*x = HealthReason{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[12]
+	mi := &file_penstock_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -813,7 +1261,7 @@ func (x *HealthReason) String() string {
 func (*HealthReason) ProtoMessage() {}
 
 func (x *HealthReason) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[12]
+	mi := &file_penstock_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -826,7 +1274,7 @@ func (x *HealthReason) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HealthReason.ProtoReflect.Descriptor instead.
 func (*HealthReason) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *HealthReason) GetCode() string {
@@ -852,7 +1300,7 @@ type DescribeQuorumRequest struct {
 
 func (x *DescribeQuorumRequest) Reset() {
 	*x = DescribeQuorumRequest{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[13]
+	mi := &file_penstock_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +1312,7 @@ func (x *DescribeQuorumRequest) String() string {
 func (*DescribeQuorumRequest) ProtoMessage() {}
 
 func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[13]
+	mi := &file_penstock_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1325,7 @@ func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumRequest.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 // DescribeQuorumResponse shows the Raft group that owns the metadata, as its leader sees it.
@@ -903,7 +1351,7 @@ type DescribeQuorumResponse struct {
 
 func (x *DescribeQuorumResponse) Reset() {
 	*x = DescribeQuorumResponse{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[14]
+	mi := &file_penstock_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -915,7 +1363,7 @@ func (x *DescribeQuorumResponse) String() string {
 func (*DescribeQuorumResponse) ProtoMessage() {}
 
 func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[14]
+	mi := &file_penstock_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -928,7 +1376,7 @@ func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumResponse.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DescribeQuorumResponse) GetLeaderId() int32 {
@@ -995,7 +1443,7 @@ type Voter struct {
 
 func (x *Voter) Reset() {
 	*x = Voter{}
-	mi := &file_penstock_v1_admin_proto_msgTypes[15]
+	mi := &file_penstock_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1455,7 @@ func (x *Voter) String() string {
 func (*Voter) ProtoMessage() {}
 
 func (x *Voter) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_v1_admin_proto_msgTypes[15]
+	mi := &file_penstock_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1468,7 @@ func (x *Voter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Voter.ProtoReflect.Descriptor instead.
 func (*Voter) Descriptor() ([]byte, []int) {
-	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_penstock_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Voter) GetId() int32 {
@@ -1085,11 +1533,45 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\"}\n" +
 	"\x15DescribeTopicResponse\x120\n" +
 	"\x05topic\x18\x01 \x01(\v2\x1a.penstock.v1.TopicMetadataR\x05topic\x122\n" +
-	"\aconfigs\x18\x02 \x03(\v2\x18.penstock.v1.TopicConfigR\aconfigs\"h\n" +
+	"\aconfigs\x18\x02 \x03(\v2\x18.penstock.v1.TopicConfigR\aconfigs\"\xcd\x01\n" +
 	"\vTopicConfig\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x121\n" +
-	"\x06source\x18\x03 \x01(\x0e2\x19.penstock.v1.ConfigSourceR\x06source\"\x18\n" +
+	"\x06source\x18\x03 \x01(\x0e2\x19.penstock.v1.ConfigSourceR\x06source\x12#\n" +
+	"\rdefault_value\x18\x04 \x01(\tR\fdefaultValue\x12$\n" +
+	"\rdocumentation\x18\x05 \x01(\tR\rdocumentation\x12\x18\n" +
+	"\aallowed\x18\x06 \x01(\tR\aallowed\"\x80\x01\n" +
+	"\x14AddPartitionsRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x14\n" +
+	"\x05total\x18\x03 \x01(\x05R\x05total\x12#\n" +
+	"\rvalidate_only\x18\x04 \x01(\bR\fvalidateOnly\"p\n" +
+	"\x15AddPartitionsResponse\x120\n" +
+	"\x05topic\x18\x01 \x01(\v2\x1a.penstock.v1.TopicMetadataR\x05topic\x12%\n" +
+	"\x0eprevious_total\x18\x02 \x01(\x05R\rpreviousTotal\"\xfc\x01\n" +
+	"\x17AlterTopicConfigRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12?\n" +
+	"\x03set\x18\x03 \x03(\v2-.penstock.v1.AlterTopicConfigRequest.SetEntryR\x03set\x12\x14\n" +
+	"\x05unset\x18\x04 \x03(\tR\x05unset\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x1a6\n" +
+	"\bSetEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"N\n" +
+	"\x18AlterTopicConfigResponse\x122\n" +
+	"\aconfigs\x18\x01 \x03(\v2\x18.penstock.v1.TopicConfigR\aconfigs\"\xa7\x01\n" +
+	"\x14TrimPartitionRequest\x12\x14\n" +
+	"\x05topic\x18\x01 \x01(\tR\x05topic\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12\x1b\n" +
+	"\tto_offset\x18\x04 \x01(\x03R\btoOffset\x12#\n" +
+	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\"\xf3\x01\n" +
+	"\x15TrimPartitionResponse\x129\n" +
+	"\x19previous_log_start_offset\x18\x01 \x01(\x03R\x16previousLogStartOffset\x12(\n" +
+	"\x10log_start_offset\x18\x02 \x01(\x03R\x0elogStartOffset\x12%\n" +
+	"\x0ehigh_watermark\x18\x03 \x01(\x03R\rhighWatermark\x12#\n" +
+	"\rremoved_bytes\x18\x04 \x01(\x03R\fremovedBytes\x12)\n" +
+	"\x10removed_segments\x18\x05 \x01(\x05R\x0fremovedSegments\"\x18\n" +
 	"\x16DescribeClusterRequest\"\xf9\x02\n" +
 	"\x17DescribeClusterResponse\x12\x1d\n" +
 	"\n" +
@@ -1120,13 +1602,16 @@ const file_penstock_v1_admin_proto_rawDesc = "" +
 	"\fConfigSource\x12\x1d\n" +
 	"\x19CONFIG_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15CONFIG_SOURCE_DEFAULT\x10\x01\x12\x17\n" +
-	"\x13CONFIG_SOURCE_TOPIC\x10\x022\x92\x04\n" +
+	"\x13CONFIG_SOURCE_TOPIC\x10\x022\xa3\x06\n" +
 	"\fAdminService\x12P\n" +
 	"\vCreateTopic\x12\x1f.penstock.v1.CreateTopicRequest\x1a .penstock.v1.CreateTopicResponse\x12P\n" +
 	"\vDeleteTopic\x12\x1f.penstock.v1.DeleteTopicRequest\x1a .penstock.v1.DeleteTopicResponse\x12M\n" +
 	"\n" +
 	"ListTopics\x12\x1e.penstock.v1.ListTopicsRequest\x1a\x1f.penstock.v1.ListTopicsResponse\x12V\n" +
-	"\rDescribeTopic\x12!.penstock.v1.DescribeTopicRequest\x1a\".penstock.v1.DescribeTopicResponse\x12\\\n" +
+	"\rDescribeTopic\x12!.penstock.v1.DescribeTopicRequest\x1a\".penstock.v1.DescribeTopicResponse\x12V\n" +
+	"\rAddPartitions\x12!.penstock.v1.AddPartitionsRequest\x1a\".penstock.v1.AddPartitionsResponse\x12_\n" +
+	"\x10AlterTopicConfig\x12$.penstock.v1.AlterTopicConfigRequest\x1a%.penstock.v1.AlterTopicConfigResponse\x12V\n" +
+	"\rTrimPartition\x12!.penstock.v1.TrimPartitionRequest\x1a\".penstock.v1.TrimPartitionResponse\x12\\\n" +
 	"\x0fDescribeCluster\x12#.penstock.v1.DescribeClusterRequest\x1a$.penstock.v1.DescribeClusterResponse\x12Y\n" +
 	"\x0eDescribeQuorum\x12\".penstock.v1.DescribeQuorumRequest\x1a#.penstock.v1.DescribeQuorumResponseB?Z=github.com/penstock-io/penstock/api/gen/penstockv1;penstockv1b\x06proto3"
 
@@ -1143,56 +1628,72 @@ func file_penstock_v1_admin_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_penstock_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 24)
 var file_penstock_v1_admin_proto_goTypes = []any{
-	(ConfigSource)(0),               // 0: penstock.v1.ConfigSource
-	(*CreateTopicRequest)(nil),      // 1: penstock.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),     // 2: penstock.v1.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),      // 3: penstock.v1.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),     // 4: penstock.v1.DeleteTopicResponse
-	(*ListTopicsRequest)(nil),       // 5: penstock.v1.ListTopicsRequest
-	(*ListTopicsResponse)(nil),      // 6: penstock.v1.ListTopicsResponse
-	(*TopicListing)(nil),            // 7: penstock.v1.TopicListing
-	(*DescribeTopicRequest)(nil),    // 8: penstock.v1.DescribeTopicRequest
-	(*DescribeTopicResponse)(nil),   // 9: penstock.v1.DescribeTopicResponse
-	(*TopicConfig)(nil),             // 10: penstock.v1.TopicConfig
-	(*DescribeClusterRequest)(nil),  // 11: penstock.v1.DescribeClusterRequest
-	(*DescribeClusterResponse)(nil), // 12: penstock.v1.DescribeClusterResponse
-	(*HealthReason)(nil),            // 13: penstock.v1.HealthReason
-	(*DescribeQuorumRequest)(nil),   // 14: penstock.v1.DescribeQuorumRequest
-	(*DescribeQuorumResponse)(nil),  // 15: penstock.v1.DescribeQuorumResponse
-	(*Voter)(nil),                   // 16: penstock.v1.Voter
-	nil,                             // 17: penstock.v1.CreateTopicRequest.ConfigsEntry
-	(*TopicMetadata)(nil),           // 18: penstock.v1.TopicMetadata
-	(*Broker)(nil),                  // 19: penstock.v1.Broker
+	(ConfigSource)(0),                // 0: penstock.v1.ConfigSource
+	(*CreateTopicRequest)(nil),       // 1: penstock.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),      // 2: penstock.v1.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),       // 3: penstock.v1.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),      // 4: penstock.v1.DeleteTopicResponse
+	(*ListTopicsRequest)(nil),        // 5: penstock.v1.ListTopicsRequest
+	(*ListTopicsResponse)(nil),       // 6: penstock.v1.ListTopicsResponse
+	(*TopicListing)(nil),             // 7: penstock.v1.TopicListing
+	(*DescribeTopicRequest)(nil),     // 8: penstock.v1.DescribeTopicRequest
+	(*DescribeTopicResponse)(nil),    // 9: penstock.v1.DescribeTopicResponse
+	(*TopicConfig)(nil),              // 10: penstock.v1.TopicConfig
+	(*AddPartitionsRequest)(nil),     // 11: penstock.v1.AddPartitionsRequest
+	(*AddPartitionsResponse)(nil),    // 12: penstock.v1.AddPartitionsResponse
+	(*AlterTopicConfigRequest)(nil),  // 13: penstock.v1.AlterTopicConfigRequest
+	(*AlterTopicConfigResponse)(nil), // 14: penstock.v1.AlterTopicConfigResponse
+	(*TrimPartitionRequest)(nil),     // 15: penstock.v1.TrimPartitionRequest
+	(*TrimPartitionResponse)(nil),    // 16: penstock.v1.TrimPartitionResponse
+	(*DescribeClusterRequest)(nil),   // 17: penstock.v1.DescribeClusterRequest
+	(*DescribeClusterResponse)(nil),  // 18: penstock.v1.DescribeClusterResponse
+	(*HealthReason)(nil),             // 19: penstock.v1.HealthReason
+	(*DescribeQuorumRequest)(nil),    // 20: penstock.v1.DescribeQuorumRequest
+	(*DescribeQuorumResponse)(nil),   // 21: penstock.v1.DescribeQuorumResponse
+	(*Voter)(nil),                    // 22: penstock.v1.Voter
+	nil,                              // 23: penstock.v1.CreateTopicRequest.ConfigsEntry
+	nil,                              // 24: penstock.v1.AlterTopicConfigRequest.SetEntry
+	(*TopicMetadata)(nil),            // 25: penstock.v1.TopicMetadata
+	(*Broker)(nil),                   // 26: penstock.v1.Broker
 }
 var file_penstock_v1_admin_proto_depIdxs = []int32{
-	17, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
-	18, // 1: penstock.v1.CreateTopicResponse.topic:type_name -> penstock.v1.TopicMetadata
+	23, // 0: penstock.v1.CreateTopicRequest.configs:type_name -> penstock.v1.CreateTopicRequest.ConfigsEntry
+	25, // 1: penstock.v1.CreateTopicResponse.topic:type_name -> penstock.v1.TopicMetadata
 	7,  // 2: penstock.v1.ListTopicsResponse.topics:type_name -> penstock.v1.TopicListing
-	18, // 3: penstock.v1.DescribeTopicResponse.topic:type_name -> penstock.v1.TopicMetadata
+	25, // 3: penstock.v1.DescribeTopicResponse.topic:type_name -> penstock.v1.TopicMetadata
 	10, // 4: penstock.v1.DescribeTopicResponse.configs:type_name -> penstock.v1.TopicConfig
 	0,  // 5: penstock.v1.TopicConfig.source:type_name -> penstock.v1.ConfigSource
-	19, // 6: penstock.v1.DescribeClusterResponse.brokers:type_name -> penstock.v1.Broker
-	13, // 7: penstock.v1.DescribeClusterResponse.reasons:type_name -> penstock.v1.HealthReason
-	16, // 8: penstock.v1.DescribeQuorumResponse.voters:type_name -> penstock.v1.Voter
-	1,  // 9: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
-	3,  // 10: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
-	5,  // 11: penstock.v1.AdminService.ListTopics:input_type -> penstock.v1.ListTopicsRequest
-	8,  // 12: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
-	11, // 13: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
-	14, // 14: penstock.v1.AdminService.DescribeQuorum:input_type -> penstock.v1.DescribeQuorumRequest
-	2,  // 15: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
-	4,  // 16: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
-	6,  // 17: penstock.v1.AdminService.ListTopics:output_type -> penstock.v1.ListTopicsResponse
-	9,  // 18: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
-	12, // 19: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
-	15, // 20: penstock.v1.AdminService.DescribeQuorum:output_type -> penstock.v1.DescribeQuorumResponse
-	15, // [15:21] is the sub-list for method output_type
-	9,  // [9:15] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	25, // 6: penstock.v1.AddPartitionsResponse.topic:type_name -> penstock.v1.TopicMetadata
+	24, // 7: penstock.v1.AlterTopicConfigRequest.set:type_name -> penstock.v1.AlterTopicConfigRequest.SetEntry
+	10, // 8: penstock.v1.AlterTopicConfigResponse.configs:type_name -> penstock.v1.TopicConfig
+	26, // 9: penstock.v1.DescribeClusterResponse.brokers:type_name -> penstock.v1.Broker
+	19, // 10: penstock.v1.DescribeClusterResponse.reasons:type_name -> penstock.v1.HealthReason
+	22, // 11: penstock.v1.DescribeQuorumResponse.voters:type_name -> penstock.v1.Voter
+	1,  // 12: penstock.v1.AdminService.CreateTopic:input_type -> penstock.v1.CreateTopicRequest
+	3,  // 13: penstock.v1.AdminService.DeleteTopic:input_type -> penstock.v1.DeleteTopicRequest
+	5,  // 14: penstock.v1.AdminService.ListTopics:input_type -> penstock.v1.ListTopicsRequest
+	8,  // 15: penstock.v1.AdminService.DescribeTopic:input_type -> penstock.v1.DescribeTopicRequest
+	11, // 16: penstock.v1.AdminService.AddPartitions:input_type -> penstock.v1.AddPartitionsRequest
+	13, // 17: penstock.v1.AdminService.AlterTopicConfig:input_type -> penstock.v1.AlterTopicConfigRequest
+	15, // 18: penstock.v1.AdminService.TrimPartition:input_type -> penstock.v1.TrimPartitionRequest
+	17, // 19: penstock.v1.AdminService.DescribeCluster:input_type -> penstock.v1.DescribeClusterRequest
+	20, // 20: penstock.v1.AdminService.DescribeQuorum:input_type -> penstock.v1.DescribeQuorumRequest
+	2,  // 21: penstock.v1.AdminService.CreateTopic:output_type -> penstock.v1.CreateTopicResponse
+	4,  // 22: penstock.v1.AdminService.DeleteTopic:output_type -> penstock.v1.DeleteTopicResponse
+	6,  // 23: penstock.v1.AdminService.ListTopics:output_type -> penstock.v1.ListTopicsResponse
+	9,  // 24: penstock.v1.AdminService.DescribeTopic:output_type -> penstock.v1.DescribeTopicResponse
+	12, // 25: penstock.v1.AdminService.AddPartitions:output_type -> penstock.v1.AddPartitionsResponse
+	14, // 26: penstock.v1.AdminService.AlterTopicConfig:output_type -> penstock.v1.AlterTopicConfigResponse
+	16, // 27: penstock.v1.AdminService.TrimPartition:output_type -> penstock.v1.TrimPartitionResponse
+	18, // 28: penstock.v1.AdminService.DescribeCluster:output_type -> penstock.v1.DescribeClusterResponse
+	21, // 29: penstock.v1.AdminService.DescribeQuorum:output_type -> penstock.v1.DescribeQuorumResponse
+	21, // [21:30] is the sub-list for method output_type
+	12, // [12:21] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_penstock_v1_admin_proto_init() }
@@ -1208,7 +1709,7 @@ func file_penstock_v1_admin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_v1_admin_proto_rawDesc), len(file_penstock_v1_admin_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   24,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

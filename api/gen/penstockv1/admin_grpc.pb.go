@@ -19,12 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	AdminService_CreateTopic_FullMethodName     = "/penstock.v1.AdminService/CreateTopic"
-	AdminService_DeleteTopic_FullMethodName     = "/penstock.v1.AdminService/DeleteTopic"
-	AdminService_ListTopics_FullMethodName      = "/penstock.v1.AdminService/ListTopics"
-	AdminService_DescribeTopic_FullMethodName   = "/penstock.v1.AdminService/DescribeTopic"
-	AdminService_DescribeCluster_FullMethodName = "/penstock.v1.AdminService/DescribeCluster"
-	AdminService_DescribeQuorum_FullMethodName  = "/penstock.v1.AdminService/DescribeQuorum"
+	AdminService_CreateTopic_FullMethodName      = "/penstock.v1.AdminService/CreateTopic"
+	AdminService_DeleteTopic_FullMethodName      = "/penstock.v1.AdminService/DeleteTopic"
+	AdminService_ListTopics_FullMethodName       = "/penstock.v1.AdminService/ListTopics"
+	AdminService_DescribeTopic_FullMethodName    = "/penstock.v1.AdminService/DescribeTopic"
+	AdminService_AddPartitions_FullMethodName    = "/penstock.v1.AdminService/AddPartitions"
+	AdminService_AlterTopicConfig_FullMethodName = "/penstock.v1.AdminService/AlterTopicConfig"
+	AdminService_TrimPartition_FullMethodName    = "/penstock.v1.AdminService/TrimPartition"
+	AdminService_DescribeCluster_FullMethodName  = "/penstock.v1.AdminService/DescribeCluster"
+	AdminService_DescribeQuorum_FullMethodName   = "/penstock.v1.AdminService/DescribeQuorum"
 )
 
 // AdminServiceClient is the client API for AdminService service.
@@ -41,6 +44,13 @@ type AdminServiceClient interface {
 	ListTopics(ctx context.Context, in *ListTopicsRequest, opts ...grpc.CallOption) (*ListTopicsResponse, error)
 	// DescribeTopic shows one topic with its settings.
 	DescribeTopic(ctx context.Context, in *DescribeTopicRequest, opts ...grpc.CallOption) (*DescribeTopicResponse, error)
+	// AddPartitions gives a topic more partitions; those it has stay as they are.
+	AddPartitions(ctx context.Context, in *AddPartitionsRequest, opts ...grpc.CallOption) (*AddPartitionsResponse, error)
+	// AlterTopicConfig sets and unsets settings of a topic, all or none. They take effect on all replicas without a restart.
+	AlterTopicConfig(ctx context.Context, in *AlterTopicConfigRequest, opts ...grpc.CallOption) (*AlterTopicConfigResponse, error)
+	// TrimPartition gives up the records of a partition below an offset, for good. It is asked of the partition's leader;
+	// another broker answers NOT_LEADER_FOR_PARTITION with a hint.
+	TrimPartition(ctx context.Context, in *TrimPartitionRequest, opts ...grpc.CallOption) (*TrimPartitionResponse, error)
 	// DescribeCluster shows the brokers and what is wrong, if anything.
 	DescribeCluster(ctx context.Context, in *DescribeClusterRequest, opts ...grpc.CallOption) (*DescribeClusterResponse, error)
 	// DescribeQuorum shows the controllers.
@@ -95,6 +105,36 @@ func (c *adminServiceClient) DescribeTopic(ctx context.Context, in *DescribeTopi
 	return out, nil
 }
 
+func (c *adminServiceClient) AddPartitions(ctx context.Context, in *AddPartitionsRequest, opts ...grpc.CallOption) (*AddPartitionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AddPartitionsResponse)
+	err := c.cc.Invoke(ctx, AdminService_AddPartitions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) AlterTopicConfig(ctx context.Context, in *AlterTopicConfigRequest, opts ...grpc.CallOption) (*AlterTopicConfigResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AlterTopicConfigResponse)
+	err := c.cc.Invoke(ctx, AdminService_AlterTopicConfig_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *adminServiceClient) TrimPartition(ctx context.Context, in *TrimPartitionRequest, opts ...grpc.CallOption) (*TrimPartitionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TrimPartitionResponse)
+	err := c.cc.Invoke(ctx, AdminService_TrimPartition_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *adminServiceClient) DescribeCluster(ctx context.Context, in *DescribeClusterRequest, opts ...grpc.CallOption) (*DescribeClusterResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DescribeClusterResponse)
@@ -129,6 +169,13 @@ type AdminServiceServer interface {
 	ListTopics(context.Context, *ListTopicsRequest) (*ListTopicsResponse, error)
 	// DescribeTopic shows one topic with its settings.
 	DescribeTopic(context.Context, *DescribeTopicRequest) (*DescribeTopicResponse, error)
+	// AddPartitions gives a topic more partitions; those it has stay as they are.
+	AddPartitions(context.Context, *AddPartitionsRequest) (*AddPartitionsResponse, error)
+	// AlterTopicConfig sets and unsets settings of a topic, all or none. They take effect on all replicas without a restart.
+	AlterTopicConfig(context.Context, *AlterTopicConfigRequest) (*AlterTopicConfigResponse, error)
+	// TrimPartition gives up the records of a partition below an offset, for good. It is asked of the partition's leader;
+	// another broker answers NOT_LEADER_FOR_PARTITION with a hint.
+	TrimPartition(context.Context, *TrimPartitionRequest) (*TrimPartitionResponse, error)
 	// DescribeCluster shows the brokers and what is wrong, if anything.
 	DescribeCluster(context.Context, *DescribeClusterRequest) (*DescribeClusterResponse, error)
 	// DescribeQuorum shows the controllers.
@@ -154,6 +201,15 @@ func (UnimplementedAdminServiceServer) ListTopics(context.Context, *ListTopicsRe
 }
 func (UnimplementedAdminServiceServer) DescribeTopic(context.Context, *DescribeTopicRequest) (*DescribeTopicResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeTopic not implemented")
+}
+func (UnimplementedAdminServiceServer) AddPartitions(context.Context, *AddPartitionsRequest) (*AddPartitionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AddPartitions not implemented")
+}
+func (UnimplementedAdminServiceServer) AlterTopicConfig(context.Context, *AlterTopicConfigRequest) (*AlterTopicConfigResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AlterTopicConfig not implemented")
+}
+func (UnimplementedAdminServiceServer) TrimPartition(context.Context, *TrimPartitionRequest) (*TrimPartitionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TrimPartition not implemented")
 }
 func (UnimplementedAdminServiceServer) DescribeCluster(context.Context, *DescribeClusterRequest) (*DescribeClusterResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DescribeCluster not implemented")
@@ -254,6 +310,60 @@ func _AdminService_DescribeTopic_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AdminService_AddPartitions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AddPartitionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).AddPartitions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_AddPartitions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).AddPartitions(ctx, req.(*AddPartitionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_AlterTopicConfig_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AlterTopicConfigRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).AlterTopicConfig(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_AlterTopicConfig_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).AlterTopicConfig(ctx, req.(*AlterTopicConfigRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AdminService_TrimPartition_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TrimPartitionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AdminServiceServer).TrimPartition(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AdminService_TrimPartition_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AdminServiceServer).TrimPartition(ctx, req.(*TrimPartitionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AdminService_DescribeCluster_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DescribeClusterRequest)
 	if err := dec(in); err != nil {
@@ -312,6 +422,18 @@ var AdminService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DescribeTopic",
 			Handler:    _AdminService_DescribeTopic_Handler,
+		},
+		{
+			MethodName: "AddPartitions",
+			Handler:    _AdminService_AddPartitions_Handler,
+		},
+		{
+			MethodName: "AlterTopicConfig",
+			Handler:    _AdminService_AlterTopicConfig_Handler,
+		},
+		{
+			MethodName: "TrimPartition",
+			Handler:    _AdminService_TrimPartition_Handler,
 		},
 		{
 			MethodName: "DescribeCluster",
