@@ -86,6 +86,7 @@ verify-generated: $(TOOLS)
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(GO) run ./internal/model/errgen > "$$fresh/error_code.proto"; \
 	diff -u $(ERROR_CODES) "$$fresh/error_code.proto" && \
+	$(GO) run ./internal/metadata/settingsgen | diff -u docs/topic-settings.md - && \
 	$(BUF) generate --template api/buf.gen.yaml -o "$$fresh" && \
 	diff -ru api/gen "$$fresh/api/gen" || { echo "generated code is not up to date: run make generate"; exit 1; }
 
@@ -115,9 +116,11 @@ fix: $(TOOLS) ## Format the code, mend what the linters can mend, tidy go.mod
 	$(GO) mod tidy
 
 .PHONY: generate
-generate: $(TOOLS) ## Generate the error codes from their table, and the code from the protos
+generate: $(TOOLS) ## Generate the error codes and pages from their tables, and the code from the protos
 	$(GO) run ./internal/model/errgen > $(ERROR_CODES).new
 	mv $(ERROR_CODES).new $(ERROR_CODES)
+	$(GO) run ./internal/metadata/settingsgen > docs/topic-settings.md.new
+	mv docs/topic-settings.md.new docs/topic-settings.md
 	$(BUF) generate --template api/buf.gen.yaml
 
 

@@ -1,7 +1,9 @@
 package metadata
 
 import (
+	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,7 +56,8 @@ type TopicSettings struct {
 	MinInsyncReplicas    int // 0: the default, by replication factor; see EffectiveMinISR
 	MaxMessageBytes      int // largest batch, in bytes
 	SegmentBytes         int64
-	IndexIntervalBytes   int // log bytes between two entries of the offset index
+	SegmentMs            int64 // age of the active segment, in milliseconds, at which it is closed
+	IndexIntervalBytes   int   // log bytes between two entries of the offset index
 	MessageTimestampType TimestampType
 }
 
@@ -84,6 +87,11 @@ type TopicSetting struct {
 }
 
 var topicSettings = []TopicSetting{
+	{
+		Key: "compression.type", Type: "producer", Default: "producer",
+		Doc: "Batches keep the compression that the producer chose; the broker does not compress anew.",
+		set: func(*TopicSettings, int64, string) {},
+	},
 	{
 		Key: "flush.mode", Type: "fsync|os", Default: "fsync",
 		Doc: "fsync acknowledges records once they are on disk; os once they are in the page cache, as Kafka does.",
@@ -124,6 +132,35 @@ var topicSettings = []TopicSetting{
 		Doc: "Size at which a segment is closed and the next begun.",
 		set: func(s *TopicSettings, n int64, _ string) { s.SegmentBytes = n },
 	},
+	{
+		Key: "segment.ms", Type: "int", Default: "604800000", Min: 1000, Max: math.MaxInt64,
+		Doc: "Age in milliseconds at which a segment that holds records is closed and the next begun. It is looked at every few " +
+			"seconds, on each replica by itself.",
+		set: func(s *TopicSettings, n int64, _ string) { s.SegmentMs = n },
+	},
+}
+
+// Allowed tells the values allowed, for people.
+func (row TopicSetting) Allowed() string {
+	if row.Type != "int" {
+		return row.Type
+	}
+	if row.Max == math.MaxInt64 {
+		return fmt.Sprintf("whole number from %d on", row.Min)
+	}
+	return fmt.Sprintf("whole number from %d to %d", row.Min, row.Max)
+}
+
+// TopicSettingByKey finds a row of the table. The error is INVALID_CONFIG and names the nearest key that is known.
+func TopicSettingByKey(key string) (TopicSetting, error) {
+	at, found := slices.BinarySearchFunc(topicSettings, key, func(row TopicSetting, key string) int {
+		return strings.Compare(row.Key, key)
+	})
+	if !found {
+		return TopicSetting{}, model.Errorf(model.CodeInvalidConfig,
+			"unknown topic setting %q; did you mean %q?", key[:min(len(key), 64)], nearestKey(key))
+	}
+	return topicSettings[at], nil
 }
 
 // TopicSettingTable returns the table of topic settings, by key. The caller owns the slice.
@@ -152,14 +189,11 @@ func mustDefaults() TopicSettings {
 func ParseTopicSettings(configs map[string]string) (TopicSettings, error) {
 	s := DefaultTopicSettings()
 	for _, key := range slices.Sorted(maps.Keys(configs)) {
-		at, found := slices.BinarySearchFunc(topicSettings, key, func(row TopicSetting, key string) int {
-			return strings.Compare(row.Key, key)
-		})
-		if !found {
-			return TopicSettings{}, model.Errorf(model.CodeInvalidConfig,
-				"unknown topic setting %q; did you mean %q?", key, nearestKey(key))
+		row, err := TopicSettingByKey(key)
+		if err != nil {
+			return TopicSettings{}, err
 		}
-		if err := topicSettings[at].parse(&s, configs[key]); err != nil {
+		if err := row.parse(&s, configs[key]); err != nil {
 			return TopicSettings{}, err
 		}
 	}

@@ -30,11 +30,12 @@ func TestTopicSettingTable(t *testing.T) {
 func TestParseTopicSettings(t *testing.T) {
 	s, err := ParseTopicSettings(map[string]string{
 		"flush.mode": "os", "min.insync.replicas": "2", "max.message.bytes": "1024", "segment.bytes": "65536",
-		"message.timestamp.type": "LogAppendTime", "index.interval.bytes": "1024",
+		"message.timestamp.type": "LogAppendTime", "index.interval.bytes": "1024", "segment.ms": "5000",
+		"compression.type": "producer",
 	})
 	want := TopicSettings{
 		FlushMode: FlushOS, MinInsyncReplicas: 2, MaxMessageBytes: 1024, SegmentBytes: 65536, IndexIntervalBytes: 1024,
-		MessageTimestampType: TimestampLogAppendTime,
+		MessageTimestampType: TimestampLogAppendTime, SegmentMs: 5000,
 	}
 	if err != nil || s != want {
 		t.Fatalf("%+v, %v", s, err)
@@ -55,6 +56,8 @@ func TestParseTopicSettings(t *testing.T) {
 		{"segment.bytes", "1", "between"},
 		{"segment.bytes", "99999999999999999999", "not a whole number"},
 		{"min.insync.replicas", "-1", "between"},
+		{"segment.ms", "999", "between 1000 and"},
+		{"compression.type", "zstd", "not one of producer"},
 	} {
 		_, err := ParseTopicSettings(map[string]string{c.key: c.value})
 		if !model.IsCode(err, model.CodeInvalidConfig) || !strings.Contains(err.Error(), c.says) {
