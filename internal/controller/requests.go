@@ -92,6 +92,18 @@ func (c *Controller) DeleteTopic(ctx context.Context, req *internalv1.DeleteTopi
 	return ask(ctx, c, func(b *core.Batch) (*internalv1.DeleteTopicResponse, error) { return b.DeleteTopic(req) })
 }
 
+// AddPartitions gives a topic more partitions.
+func (c *Controller) AddPartitions(ctx context.Context, req *internalv1.AddPartitionsRequest) (*internalv1.AddPartitionsResponse, error) {
+	return ask(ctx, c, func(b *core.Batch) (*internalv1.AddPartitionsResponse, error) { return b.AddPartitions(req) })
+}
+
+// AlterTopicConfig changes settings of a topic.
+func (c *Controller) AlterTopicConfig(
+	ctx context.Context, req *internalv1.AlterTopicConfigRequest,
+) (*internalv1.AlterTopicConfigResponse, error) {
+	return ask(ctx, c, func(b *core.Batch) (*internalv1.AlterTopicConfigResponse, error) { return b.AlterTopicConfig(req) })
+}
+
 // AllocateProducerIDs hands out a block of producer ids.
 func (c *Controller) AllocateProducerIDs(ctx context.Context,
 	req *internalv1.AllocateProducerIDsRequest,

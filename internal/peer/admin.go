@@ -24,6 +24,28 @@ func (c *Controllers) DeleteTopic(ctx context.Context, req *internalv1.DeleteTop
 	return resp, err
 }
 
+// AddPartitions asks the active controller to give a topic more partitions.
+func (c *Controllers) AddPartitions(
+	ctx context.Context, req *internalv1.AddPartitionsRequest,
+) (resp *internalv1.AddPartitionsResponse, err error) {
+	err = c.call(ctx, true, func(ctx context.Context, to internalv1.ControllerServiceClient) (err error) {
+		resp, err = to.AddPartitions(ctx, req)
+		return err
+	})
+	return resp, err
+}
+
+// AlterTopicConfig asks the active controller to change settings of a topic. Repeating it is safe.
+func (c *Controllers) AlterTopicConfig(
+	ctx context.Context, req *internalv1.AlterTopicConfigRequest,
+) (resp *internalv1.AlterTopicConfigResponse, err error) {
+	err = c.call(ctx, false, func(ctx context.Context, to internalv1.ControllerServiceClient) (err error) {
+		resp, err = to.AlterTopicConfig(ctx, req)
+		return err
+	})
+	return resp, err
+}
+
 // DescribeQuorum asks the active controller for the state of the quorum.
 func (c *Controllers) DescribeQuorum(ctx context.Context) (resp *internalv1.DescribeQuorumResponse, err error) {
 	err = c.call(ctx, false, func(ctx context.Context, to internalv1.ControllerServiceClient) (err error) {

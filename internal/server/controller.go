@@ -98,6 +98,20 @@ func (s *controllerService) DeleteTopic(
 	return authorized(ctx, req, s.controller.DeleteTopic)
 }
 
+// AddPartitions gives a topic more partitions.
+func (s *controllerService) AddPartitions(
+	ctx context.Context, req *internalv1.AddPartitionsRequest,
+) (*internalv1.AddPartitionsResponse, error) {
+	return authorized(ctx, req, s.controller.AddPartitions)
+}
+
+// AlterTopicConfig changes settings of a topic.
+func (s *controllerService) AlterTopicConfig(
+	ctx context.Context, req *internalv1.AlterTopicConfigRequest,
+) (*internalv1.AlterTopicConfigResponse, error) {
+	return authorized(ctx, req, s.controller.AlterTopicConfig)
+}
+
 // AllocateProducerIDs hands out a block of producer ids.
 func (s *controllerService) AllocateProducerIDs(
 	ctx context.Context, req *internalv1.AllocateProducerIDsRequest,

@@ -15,6 +15,10 @@ type Quorum interface {
 	CreateTopic(ctx context.Context, req *internalv1.CreateTopicRequest) (*internalv1.CreateTopicResponse, error)
 	// DeleteTopic deletes a topic.
 	DeleteTopic(ctx context.Context, req *internalv1.DeleteTopicRequest) (*internalv1.DeleteTopicResponse, error)
+	// AddPartitions gives a topic more partitions.
+	AddPartitions(ctx context.Context, req *internalv1.AddPartitionsRequest) (*internalv1.AddPartitionsResponse, error)
+	// AlterTopicConfig changes settings of a topic.
+	AlterTopicConfig(ctx context.Context, req *internalv1.AlterTopicConfigRequest) (*internalv1.AlterTopicConfigResponse, error)
 	// DescribeQuorum shows the quorum as its leader sees it.
 	DescribeQuorum(ctx context.Context) (*internalv1.DescribeQuorumResponse, error)
 }

@@ -17,11 +17,11 @@ type load struct {
 	totalReplica int
 }
 
-// place assigns replicas for a new topic. Leaders are spread evenly over the live brokers, first within the topic, then over
+// place assigns replicas for new partitions: of a new topic, or of one that has partitions already. Leaders are spread evenly over the live brokers, first within the topic, then over
 // all; the other replicas go to live brokers before fenced ones and to racks that have none yet before others. Equal brokers
 // are taken by id. The error is BROKER_NOT_AVAILABLE where no broker is live.
-func place(image *metadata.Image, partitions, rf int) ([]*metadata.Partition, error) {
-	loads := loadsOf(image)
+func place(image *metadata.Image, topic *metadata.Topic, partitions, rf int) ([]*metadata.Partition, error) {
+	loads := loadsOf(image, topic)
 	if !slices.ContainsFunc(loads, func(l *load) bool { return l.broker.Live() }) {
 		return nil, model.Errorf(model.CodeBrokerNotAvailable, "no broker is up to lead the topic; start one and try again")
 	}
@@ -90,8 +90,8 @@ func leastBy(loads, taken []*load, order func(a, b *load) int) *load {
 	return best
 }
 
-// loadsOf counts what each registered broker carries, by id.
-func loadsOf(image *metadata.Image) []*load {
+// loadsOf counts what each registered broker carries, by id; own is the topic that is placed, or nil.
+func loadsOf(image *metadata.Image, own *metadata.Topic) []*load {
 	byID := map[model.NodeID]*load{}
 	loads := make([]*load, 0, len(image.Brokers()))
 	for _, b := range image.Brokers() {
@@ -109,6 +109,13 @@ func loadsOf(image *metadata.Image) []*load {
 				l.totalReplica++
 				if at == 0 {
 					l.totalLeads++
+				}
+				if own == nil || t.ID != own.ID {
+					continue
+				}
+				l.replicas++
+				if at == 0 {
+					l.leads++
 				}
 			}
 		}

@@ -27,10 +27,14 @@ func (b *Batch) CreateTopic(req *internalv1.CreateTopicRequest, id model.UUID) (
 	if err != nil {
 		return nil, err
 	}
-	if _, err := metadata.ParseTopicSettings(req.GetConfigs()); err != nil {
+	settings, err := metadata.ParseTopicSettings(req.GetConfigs())
+	if err != nil {
 		return nil, err
 	}
-	placed, err := place(b.Image(), int(partitions), rf)
+	if err := checkMinISR(settings, rf); err != nil {
+		return nil, err
+	}
+	placed, err := place(b.Image(), nil, int(partitions), rf)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +107,7 @@ func (b *Batch) replicationFactor(req *internalv1.CreateTopicRequest) (int, erro
 
 // DeleteTopic decides that a topic is gone. Every broker that may hold data of it is named, and stays so until it reports.
 func (b *Batch) DeleteTopic(req *internalv1.DeleteTopicRequest) (*internalv1.DeleteTopicResponse, error) {
-	t, err := b.findTopic(req)
+	t, err := b.findTopic(req.GetName(), req.GetTopicId())
 	if err != nil {
 		return nil, err
 	}
@@ -120,15 +124,15 @@ func (b *Batch) DeleteTopic(req *internalv1.DeleteTopicRequest) (*internalv1.Del
 }
 
 // findTopic finds the topic by id, by name, or by both.
-func (b *Batch) findTopic(req *internalv1.DeleteTopicRequest) (*metadata.Topic, error) {
-	if len(req.GetTopicId()) == 0 {
-		t, ok := b.Image().Topic(req.GetName())
+func (b *Batch) findTopic(name string, rawID []byte) (*metadata.Topic, error) {
+	if len(rawID) == 0 {
+		t, ok := b.Image().Topic(name)
 		if !ok {
-			return nil, model.Errorf(model.CodeUnknownTopicOrPartition, "no topic %q", req.GetName())
+			return nil, model.Errorf(model.CodeUnknownTopicOrPartition, "no topic %q", name)
 		}
 		return t, nil
 	}
-	id, err := model.UUIDFromBytes(req.GetTopicId())
+	id, err := model.UUIDFromBytes(rawID)
 	if err != nil {
 		return nil, model.Errorf(model.CodeInvalidRequest, "topic id: %w", err)
 	}
@@ -136,8 +140,8 @@ func (b *Batch) findTopic(req *internalv1.DeleteTopicRequest) (*metadata.Topic, 
 	if !ok {
 		return nil, model.Errorf(model.CodeUnknownTopicID, "no topic %s", id)
 	}
-	if req.GetName() != "" && req.GetName() != t.Name {
-		return nil, model.Errorf(model.CodeInconsistentTopicID, "topic %s has the name %q, not %q", id, t.Name, req.GetName())
+	if name != "" && name != t.Name {
+		return nil, model.Errorf(model.CodeInconsistentTopicID, "topic %s has the name %q, not %q", id, t.Name, name)
 	}
 	return t, nil
 }
