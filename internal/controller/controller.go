@@ -165,6 +165,7 @@ func (c *Controller) runRaft(ctx context.Context) error {
 
 // shutdownRaft waits until Raft has ended, but not for a disk that hangs.
 func (c *Controller) shutdownRaft(r *raft.Raft, fatal error) error {
+	c.trans.absent.close()
 	future := r.Shutdown()
 	if errors.Is(fatal, ErrHungDisk) {
 		return nil

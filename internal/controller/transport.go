@@ -105,10 +105,12 @@ func (c *trackedConn) Close() error {
 	return c.Conn.Close()
 }
 
-// transport is Raft's network transport; it also notes which voters have answered as followers.
+// transport is Raft's network transport; it also notes which voters have answered as followers, and spares Raft the long
+// waits between attempts to reach a voter that is away.
 type transport struct {
 	*raft.NetworkTransport
 	streams *streams
+	absent  absences
 
 	mu       sync.Mutex
 	answered map[raft.ServerID]bool
@@ -144,7 +146,7 @@ func newTransport(cfg Config) *transport {
 		MaxRPCsInFlight:       1, // pipelining can stall a follower
 		Timeout:               max(cfg.ElectionTimeout*4, time.Second),
 	})
-	return &transport{NetworkTransport: network, streams: layer, answered: map[raft.ServerID]bool{}}
+	return &transport{NetworkTransport: network, streams: layer, answered: map[raft.ServerID]bool{}, absent: newAbsences()}
 }
 
 // AppendEntries sends entries, or a heartbeat, to a follower.
@@ -152,6 +154,13 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, a
 	resp *raft.AppendEntriesResponse,
 ) error {
 	err := t.NetworkTransport.AppendEntries(id, target, args, resp)
+	heartbeat := len(args.Entries) == 0 && args.PrevLogEntry == 0 && args.LeaderCommitIndex == 0
+	switch {
+	case err == nil:
+		t.absent.reached(id)
+	case !heartbeat:
+		t.absent.failed(id)
+	}
 	if err == nil && resp.Success {
 		t.mu.Lock()
 		t.answered[id] = true
