@@ -16,6 +16,7 @@ const quorumTimeout = 1500 * time.Millisecond
 // The codes of health reasons.
 const (
 	reasonNoQuorum        = "NO_QUORUM"
+	reasonMetadataBehind  = "METADATA_BEHIND"
 	reasonBrokerFenced    = "BROKER_FENCED"
 	reasonBrokerStarting  = "BROKER_STARTING"
 	reasonBrokerStopping  = "BROKER_STOPPING"
@@ -33,9 +34,10 @@ func (s *adminService) DescribeCluster(
 	asked, cancel := context.WithTimeout(ctx, quorumTimeout)
 	defer cancel()
 	quorum, quorumErr := s.quorum.DescribeQuorum(asked)
+	var behind error
 	if quorumErr == nil {
 		// What the controller has decided is waited for, briefly, so that the answer is not older than the question.
-		_ = s.cache.Await(asked, model.MetadataOffset(quorum.GetMetadataOffset()))
+		behind = s.cache.Await(asked, model.MetadataOffset(quorum.GetMetadataOffset()))
 	}
 	image := s.cache.Image()
 	resp := &penstockv1.DescribeClusterResponse{
@@ -47,6 +49,11 @@ func (s *adminService) DescribeCluster(
 			"no active controller: topics and leaders cannot change; see that a majority of the controllers runs (%v)", quorumErr)})
 	} else {
 		resp.ControllerId = quorum.GetLeaderId()
+	}
+	if behind != nil {
+		resp.Reasons = append(resp.Reasons, &penstockv1.HealthReason{Code: reasonMetadataBehind, Message: fmt.Sprintf(
+			"the broker that answers has metadata up to %d of %d and may not know what is wrong; wait, or ask another one",
+			image.Offset(), quorum.GetMetadataOffset())})
 	}
 	for _, b := range image.Brokers() {
 		if reason := brokerReason(b); reason != nil {
