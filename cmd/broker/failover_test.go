@@ -189,3 +189,43 @@ func TestPausedLeader(t *testing.T) {
 		t.Errorf("broker dev ended with %d", code)
 	}
 }
+
+// All nodes are killed at once while records come, and started again.
+func TestKill9OfAllNodes(t *testing.T) {
+	plan := devPlan{brokers: 3, port: freePorts(t, 3), dir: t.TempDir()}
+	dev := launch(t, plan.args()...)
+	dev.awaitText("ready")
+	c := connect(t, plan.address(1, 0), plan.address(2, 0), plan.address(3, 0))
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	if _, err := c.CreateTopic(ctx, client.TopicSpec{Name: "t", Partitions: new(int32(3)), ReplicationFactor: new(int32(3))}); err != nil {
+		t.Fatal(err)
+	}
+	load := startLoad(ctx, t, c)
+	for range 2 {
+		before := load.onZero.count.Load()
+		await(t, "records are acknowledged", func() bool { return load.onZero.count.Load() > before+500 })
+		for i := 1; i <= plan.brokers; i++ {
+			if err := syscall.Kill(pidOf(t, plan, i), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+		}
+		killed := time.Now()
+		for i := 1; i <= plan.brokers; i++ {
+			await(t, "the node is gone", func() bool {
+				_, running := (&devNode{id: i, dir: plan.nodeDir(i)}).running()
+				return !running
+			})
+			launch(t, "--config", filepath.Join(plan.nodeDir(i), configName))
+		}
+		epoch := load.onZero.epoch.Load()
+		await(t, "a new leader acknowledges", func() bool { return load.onZero.epoch.Load() > epoch })
+		t.Logf("from the kill of all to the next acknowledgement: %v", time.Since(killed).Round(time.Millisecond))
+		await(t, "the cluster is healthy again", healthy(c, 3))
+	}
+	load.end(ctx, t, c)
+	dev.signal(syscall.SIGINT)
+	if code := dev.exit(); code != exitOK {
+		t.Errorf("broker dev ended with %d", code)
+	}
+}

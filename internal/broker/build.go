@@ -176,7 +176,7 @@ func (n *Node) join(context.Context) error {
 		return n.takeCluster(n.cache.Image().ClusterID())
 	})
 	if n.replicas == nil {
-		return nil
+		return n.registerMetrics()
 	}
 	n.session = peer.StartSession(peer.SessionConfig{
 		NodeID: n.cfg.NodeID, Interval: n.cfg.HeartbeatInterval, Request: n.registration, Registered: n.registered,
@@ -188,7 +188,7 @@ func (n *Node) join(context.Context) error {
 	for _, l := range n.listeners.clients {
 		server.Serve(listening, "grpc-"+l.name, n.client.NewServer(l.name), l.listener)
 	}
-	return nil
+	return n.registerMetrics()
 }
 
 // startGossip listens for gossip, which begins once the cluster is known, and takes its hints.

@@ -136,7 +136,7 @@ func TestHealthNamesWhatIsWrong(t *testing.T) {
 
 func TestAdminListenerAndStandardServices(t *testing.T) {
 	n := start(t, nil)
-	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/metrics": "penstock_build_info"} {
+	for path, want := range map[string]string{"/healthz": "ok", "/readyz": "ready", "/metrics": "penstock_broker_fenced 0"} {
 		req, err := http.NewRequestWithContext(n.ctx, http.MethodGet, "http://"+n.cluster.AdminAddress(1)+path, nil)
 		if err != nil {
 			t.Fatal(err)
