@@ -152,3 +152,6 @@ $(TOOLS): tools/go.mod tools/go.sum
 	@echo "building the tools of tools/go.mod into .bin (once)"
 	@$(GO) build -C tools -o ../.bin/ tool
 	@touch $@
+
+
+include deploy/deploy.mk
