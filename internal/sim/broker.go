@@ -1,11 +1,13 @@
 package sim
 
 import (
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	ccore "github.com/penstock-io/penstock/internal/controller/core"
+	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/metadata"
 	"github.com/penstock-io/penstock/internal/model"
 )
@@ -26,6 +28,9 @@ type broker struct {
 	streams    []*conn       // to leaders, by node
 	subs       uint64
 	syncing    bool
+	beating    bool // heartbeats are sent
+	stopping   bool // it wants to stop
+	finished   bool // and does so now
 }
 
 // boot starts a process on a node.
@@ -45,6 +50,9 @@ func (n *node) boot() {
 		b.source = n.w.voters[n.w.intn(len(n.w.voters))]
 	}
 	f, err := n.disk.open()
+	if b.crashed(err) {
+		return
+	}
 	if err != nil {
 		n.w.oracle.fail("broker %d cannot recover: %v", n.id, err)
 		return
@@ -184,32 +192,60 @@ func (b *broker) registered(epoch model.BrokerEpoch) {
 	}
 	b.publishAll()
 	b.heartbeat()
-	b.n.every(400*time.Millisecond, b.heartbeat)
+	if !b.beating {
+		b.beating = true
+		b.n.every(400*time.Millisecond, b.heartbeat)
+	}
 }
 
 // heartbeat keeps the session, and asks to be let in once the registration is in sight.
 func (b *broker) heartbeat() {
+	if b.epoch == model.NoBrokerEpoch {
+		return
+	}
+	epoch := b.epoch
 	req := &internalv1.HeartbeatRequest{
 		BrokerId: int32(b.n.id), BrokerEpoch: int64(b.epoch), MetadataOffset: uint64(b.image.Offset()),
 	}
 	own, known := b.image.Broker(b.n.id)
-	req.WantUnfence = known && own.Epoch == b.epoch && own.Fenced
+	req.WantStop = b.stopping
+	req.WantUnfence = !b.stopping && known && own.Epoch == b.epoch && own.Fenced
 	to := b.w.guessController(b.controller)
 	b.w.net.call(b.n, to, 800*time.Millisecond, func(answer func(any)) {
 		to.voter.ctl.heartbeat(req, answer)
 	}, func(v any, status callStatus) {
+		if b.epoch != epoch {
+			return
+		}
 		a, _ := v.(ctlAnswer)
 		switch {
 		case status != callAnswered || a.code == model.CodeNotController || a.code == model.CodeRequestTimedOut:
 			b.controller = nil
-		case a.code == model.CodeStaleBrokerEpoch: // a late registration of an earlier process has overtaken this one
-			b.w.note("overtaken", int64(b.n.id), int64(b.epoch), 0, 0)
-			b.n.die(false)
-			b.w.faults.restartLater(b.n)
+		case a.code == model.CodeStaleBrokerEpoch:
+			b.overtaken()
 		default:
 			b.controller = to
+			if resp, ok := a.v.(*internalv1.HeartbeatResponse); ok && resp.GetMayStop() && b.stopping {
+				b.finish()
+			}
 		}
 	})
+}
+
+// overtaken is told that another registration came after this one: late, of an earlier process. It registers anew, or the
+// operator starts it anew.
+func (b *broker) overtaken() {
+	if b.epoch == model.NoBrokerEpoch || b.stopping {
+		return
+	}
+	b.w.note("overtaken", int64(b.n.id), int64(b.epoch), 0, 0)
+	if b.w.chance(0.5) {
+		b.n.die(false)
+		b.w.faults.restartLater(b.n)
+		return
+	}
+	b.found.previous, b.epoch = b.epoch, model.NoBrokerEpoch
+	b.register()
 }
 
 // follow asks the source of the metadata how far it has come; one that is silent is left.
@@ -245,6 +281,9 @@ func (b *broker) publish(image *metadata.Image) {
 }
 
 func (b *broker) publishAll() {
+	if b.finished {
+		return
+	}
 	for _, p := range b.w.parts {
 		st, ok := b.image.Partition(p.tp)
 		if !ok || !st.HasReplica(b.n.id) {
@@ -282,6 +321,9 @@ func (b *broker) replica(i int) *replica {
 // diskFailed ends the process: what is on the disk is unknown. The operator replaces the disk, or starts a process on it again;
 // the real storage core remembers that a sync has failed.
 func (b *broker) diskFailed(err error) {
+	if b.crashed(err) {
+		return
+	}
 	b.w.comment("broker %d exits: %v", b.n.id, err)
 	d := b.n.disk
 	d.failed = d.mem == nil || b.w.chance(0.4)
@@ -291,6 +333,52 @@ func (b *broker) diskFailed(err error) {
 			l.unsure = true
 		}
 	}
+	b.n.die(false)
+	b.w.faults.restartLater(b.n)
+}
+
+// crashed says whether an error is the end of the process, or of the machine, within an operation on its disk.
+func (b *broker) crashed(err error) bool {
+	if !errors.Is(err, fsys.ErrCrashed) {
+		return false
+	}
+	if b.running() {
+		b.w.faults.bite(faultCrash, b.n.index)
+		b.n.die(b.n.disk.haltPower)
+		b.w.faults.restartLater(b.n)
+	}
+	return true
+}
+
+// stop begins a clean stop: leaderships move away first, for a while.
+func (b *broker) stop() {
+	if b.stopping || b.epoch == model.NoBrokerEpoch {
+		return
+	}
+	b.stopping = true
+	b.n.after(b.w.between(500*time.Millisecond, 3*time.Second), b.finish)
+	b.heartbeat()
+}
+
+// finish ends a clean stop: nothing is taken any more, everything is synced, and goodbye.
+func (b *broker) finish() {
+	if b.finished {
+		return
+	}
+	b.finished = true
+	for _, r := range b.replicas {
+		if r != nil {
+			r.do(r.core.Offline())
+		}
+	}
+	if err := b.n.disk.close(b.replicas); err != nil {
+		b.diskFailed(err)
+		return
+	}
+	req := &internalv1.HeartbeatRequest{BrokerId: int32(b.n.id), BrokerEpoch: int64(b.epoch), Goodbye: true}
+	to := b.w.guessController(b.controller)
+	b.w.net.datagram(b.n, to, func() { to.voter.ctl.heartbeat(req, func(any) {}) })
+	b.w.faults.bite(faultStop, b.n.index)
 	b.n.die(false)
 	b.w.faults.restartLater(b.n)
 }
@@ -306,6 +394,9 @@ func (b *broker) sweep() {
 }
 
 func (b *broker) checkpoint() {
+	if b.finished {
+		return
+	}
 	if err := b.n.disk.checkpoint(b.replicas); err != nil {
 		b.diskFailed(err)
 		return
@@ -353,8 +444,8 @@ func (b *broker) beginSync() {
 		b.syncing = false
 		for _, c := range all {
 			// What was cut meanwhile was made durable by the cut; what came after it is not covered.
-			if !b.n.disk.sync(c.r.log, min(c.end, c.r.log.uncut)) {
-				b.diskFailed(nil)
+			if err := b.n.disk.sync(c.r.log, min(c.end, c.r.log.uncut)); err != nil {
+				b.diskFailed(err)
 				return
 			}
 			b.w.note("synced", int64(b.n.id), int64(c.r.p.index), c.r.log.durable, 0)

@@ -234,14 +234,14 @@ func (c *consumer) take(f fetched) {
 		if !pr.forgiving {
 			w.oracle.fail("%s: a consumer at %d is told OFFSET_OUT_OF_RANGE", c.p, c.offset)
 		}
-		c.offset = min(c.offset, pr.end())
+		c.offset = min(c.offset, w.target(c.p))
 		return
 	}
-	if pr.forgiving && c.offset > pr.end() {
-		c.offset = pr.end()
+	if end := w.target(c.p); pr.forgiving && c.offset > end {
+		c.offset = end
 		return
 	}
-	if pr.forgiving { // what was under way may be of before the lossy election
+	if pr.forgiving && !w.oracle.outcomes { // what was under way may be of before the lossy election
 		for _, b := range f.batches {
 			if at, ok := pr.at(b.base); !ok || !at.same(b) {
 				return

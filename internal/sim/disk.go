@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"errors"
 	"strconv"
 	"strings"
 
@@ -14,9 +15,11 @@ type disk struct {
 	n      *node
 	dirID  model.UUID
 	epoch  model.BrokerEpoch // the broker epoch on file
+	trying model.BrokerEpoch // what was last written there, perhaps not to the end
 	boot   int               // number of the machine's present boot
 	booted int               // the boot on file
 	used   bool              // a process has opened the directory before
+	clean  bool              // the last process has stopped cleanly and nothing was written since
 	failed bool              // a sync failed: what it holds is unknown, the operator replaces it
 
 	logs []*modelLog // by partition; nil where there is none
@@ -26,6 +29,7 @@ type disk struct {
 
 	slow      bool // syncs take long
 	failSyncs int  // that many syncs to come fail
+	haltPower bool // the machine, or else only the process, dies within the operation that CrashAt has chosen
 }
 
 // found is what recovery tells of a directory, for the registration.
@@ -45,7 +49,7 @@ func newDisk(n *node) *disk {
 // replace puts a new, empty disk in.
 func (d *disk) replace() {
 	w := d.n.w
-	d.dirID, d.epoch, d.used, d.failed = w.uuid(), model.NoBrokerEpoch, false, false
+	d.dirID, d.epoch, d.used, d.failed, d.clean = w.uuid(), model.NoBrokerEpoch, false, false, false
 	d.logs = make([]*modelLog, len(d.logs))
 	d.failSyncs = 0
 	if w.storage() {
@@ -104,7 +108,7 @@ func (d *disk) open() (found, error) {
 	if d.n.w.storage() {
 		return d.openReal()
 	}
-	f := found{previous: d.epoch, osLost: d.used && d.booted != d.boot}
+	f := found{previous: d.epoch, osLost: d.used && !d.clean && d.booted != d.boot}
 	if !d.used {
 		f.allLost = "new directory"
 	}
@@ -124,7 +128,7 @@ func (d *disk) open() (found, error) {
 
 // create makes an empty log.
 func (d *disk) create(p *partition) (*modelLog, error) {
-	l := &modelLog{w: d.n.w, part: p, node: d.n}
+	l := newModelLog(p, d.n)
 	if d.n.w.storage() {
 		real, err := d.dir.CreateLog(p.tp, d.n.w.cfg.logs)
 		if err != nil {
@@ -139,6 +143,7 @@ func (d *disk) create(p *partition) (*modelLog, error) {
 // registered writes the broker epoch and the boot down. Not earlier: a process that dies before its registration has said
 // what was lost must leave that to the next.
 func (d *disk) registered(epoch model.BrokerEpoch) error {
+	d.trying = epoch
 	if d.dir != nil {
 		err := d.dir.UpdateMeta(func(m *storage.Meta) {
 			m.BrokerEpoch, m.NodeID, m.CleanShutdown, m.BootID = epoch, d.n.id, false, bootName(d.boot)
@@ -147,17 +152,17 @@ func (d *disk) registered(epoch model.BrokerEpoch) error {
 			return err
 		}
 	}
-	d.epoch, d.booted = epoch, d.boot
+	d.epoch, d.booted, d.clean = epoch, d.boot, false
 	return nil
 }
 
-// sync makes a log durable up to end, which was its end when the sync began. False says that it failed.
-func (d *disk) sync(l *modelLog, end int64) bool {
+// sync makes a log durable up to end, which was its end when the sync began.
+func (d *disk) sync(l *modelLog, end int64) error {
 	if d.failSyncs > 0 {
 		d.failSyncs--
 		d.n.w.faults.bite(faultSync, d.n.index)
 		if d.mem == nil {
-			return false
+			return fsys.ErrSyncFailed
 		}
 		d.mem.SetInjector(func(op fsys.Op, path string) error {
 			if op == fsys.OpSyncData && strings.HasSuffix(path, ".log") {
@@ -170,12 +175,37 @@ func (d *disk) sync(l *modelLog, end int64) bool {
 	if l.real != nil {
 		at, err := l.real.log.Sync()
 		if err != nil {
-			return false
+			return err
 		}
 		end = at
 	}
 	l.durable = max(l.durable, min(end, l.end()))
-	return true
+	return nil
+}
+
+// close is the end of a clean stop: everything is synced and noted.
+func (d *disk) close(replicas []*replica) error {
+	if err := d.checkpoint(replicas); err != nil {
+		return err
+	}
+	for _, r := range replicas {
+		if r == nil {
+			continue
+		}
+		if r.log.real != nil {
+			if err := r.log.real.log.Close(true); err != nil {
+				return err
+			}
+		}
+		r.log.durable = r.log.end()
+	}
+	if d.dir != nil {
+		if err := errors.Join(d.dir.MarkClean(), d.dir.Close()); err != nil {
+			return err
+		}
+	}
+	d.clean = true
+	return nil
 }
 
 // checkpoint notes HighWatermarks, epochs and recovery points.

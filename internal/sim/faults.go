@@ -18,12 +18,15 @@ const (
 	faultSync                        // a sync fails
 	faultReplace                     // a disk is replaced by an empty one
 	faultController                  // the active controller changes
+	faultStop                        // a process stops cleanly and starts again
+	faultCrash                       // a process or its machine dies within an operation on the disk; storage mode alone
 	faultKinds
 )
 
 func (k faultKind) String() string {
 	return [faultKinds]string{
 		"kill", "power loss", "pause", "cut link", "slow link", "slow disk", "failed sync", "new disk", "controller change",
+		"clean stop", "crash inside",
 	}[k]
 }
 
@@ -90,10 +93,18 @@ func (f *faults) inject() {
 		return
 	}
 	w := f.w
-	w.after(w.between(w.cfg.calm/4, w.cfg.calm*2), f.inject)
+	calm := w.cfg.calm
+	if late := w.now - w.cfg.virtual; late > 0 { // a schedule that has not come to much gets more time between faults
+		calm += late / 8
+	}
+	w.after(w.between(calm/4, calm*2), f.inject)
 	n := w.brokers[w.intn(len(w.brokers))]
 	switch roll := w.intn(100); {
-	case roll < 16:
+	case roll < 6:
+		f.stop(n)
+	case roll < 11:
+		f.crashInside(n)
+	case roll < 19:
 		f.kill(n)
 	case roll < 28:
 		f.power(n)
@@ -115,6 +126,32 @@ func (f *faults) inject() {
 		f.replaceDisk(n)
 	default:
 		f.leader()
+	}
+}
+
+// operate is the operator: where all that could lead a partition have lost their seat and the controller that was told where
+// logs end is gone, the replicas are started anew to tell it again; a few times, for a controller may go with them.
+func (f *faults) operate() {
+	w := f.w
+	if f.ended {
+		return
+	}
+	w.after(3*time.Second, f.operate)
+	for _, p := range w.parts {
+		st, ok := w.raft.latest().Partition(p.tp)
+		if !ok || !w.oracle.stuck(p) {
+			continue
+		}
+		for _, id := range st.Replicas {
+			n := w.nodeOf(id)
+			if n.up && !n.frozen && n != w.raft.leader && n.toldTerm != w.raft.term && n.operated < 3 {
+				n.toldTerm = w.raft.term
+				n.operated++
+				w.note("operator", int64(id), int64(p.index), 0, 0)
+				n.die(false)
+				f.restartLater(n)
+			}
+		}
 	}
 }
 
@@ -180,6 +217,29 @@ func (f *faults) power(n *node) {
 // no copy left, which is no fault of the rules.
 func (f *faults) mayLosePower(n *node) bool {
 	return !f.w.hasOS || !slices.ContainsFunc(f.w.brokers, func(o *node) bool { return o != n && o.lostCache })
+}
+
+// stop stops a process cleanly.
+func (f *faults) stop(n *node) {
+	if !n.up || n.frozen || n.broker.stopping {
+		return
+	}
+	x := f.begin(faultStop, n.index)
+	n.broker.stop()
+	f.hold(x, 10*time.Second, func() {})
+}
+
+// crashInside lets a process, or its machine, die within one of the next operations on its disk. Without a real disk it is a
+// kill.
+func (f *faults) crashInside(n *node) {
+	if n.disk.mem == nil || !n.up || !f.mayLosePower(n) {
+		f.kill(n)
+		return
+	}
+	x := f.begin(faultCrash, n.index)
+	n.disk.haltPower = f.w.chance(0.5)
+	n.disk.mem.CrashAt(n.disk.mem.Ops() + 1 + int64(f.w.intn(60)))
+	f.hold(x, 5*time.Second, func() { n.disk.mem.CrashAt(0) })
 }
 
 // several hits all brokers at once, or most of them.

@@ -47,15 +47,16 @@ const windowBatches = 64
 
 // modelLog is a log as simple as it can be. In storage mode it is the expectation that the real log is held against.
 type modelLog struct {
-	w        *world
-	part     *partition
-	node     *node
-	batches  []batch
-	durable  int64
-	epochs   []epochStart
-	windows  []*window
-	savedHW  int64
-	savedEps []epochStart
+	w          *world
+	part       *partition
+	node       *node
+	batches    []batch
+	durable    int64
+	wasDurable int64 // before cuts
+	epochs     []epochStart
+	windows    []*window
+	savedHW    int64
+	savedEps   []epochStart
 
 	dirty bool  // waits for a sync
 	uncut int64 // no cut went below since the sync under way began
@@ -63,8 +64,15 @@ type modelLog struct {
 	matched int  // batches that agree with the oracle's committed ones
 	confess bool // a power loss tore a hole that recovery will report
 
+	tried   []batch // an append that a crash has cut short
+	cutting int64   // where a cut that a crash has cut short was to end; -1 for none
+
 	real   *realLog
 	unsure bool // power was lost, or a sync failed, since a process had the real log open
+}
+
+func newModelLog(p *partition, n *node) *modelLog {
+	return &modelLog{w: n.w, part: p, node: n, uncut: maxOffset, cutting: -1}
 }
 
 func (l *modelLog) end() int64 {
@@ -177,24 +185,27 @@ func (l *modelLog) remember(b batch) {
 }
 
 // appendLeader appends as leader; where the batch is a duplicate its original is returned and nothing is written.
-func (l *modelLog) appendLeader(b batch, epoch model.LeaderEpoch, nowMs int64) (at batch, duplicate bool, code model.ErrorCode) {
+// A refusal is a *model.Error.
+func (l *modelLog) appendLeader(b batch, epoch model.LeaderEpoch, nowMs int64) (at batch, duplicate bool, err error) {
 	original, duplicate, code := l.checkSequence(b)
 	b.base, b.epoch = l.end(), epoch
 	if l.real != nil {
 		var err error
+		l.tried = []batch{b}
 		b, err = l.real.appendLeader(b, original, duplicate, code, nowMs)
 		if err != nil {
-			return b, false, model.CodeStorageError
+			return b, false, err
 		}
+		l.tried = nil
 	}
 	switch {
 	case code != model.CodeNone:
-		return b, false, code
+		return b, false, model.Errorf(code, "refused")
 	case duplicate:
-		return original, true, code
+		return original, true, nil
 	}
 	l.note(b)
-	return b, false, code
+	return b, false, nil
 }
 
 // note takes a written batch into the model.
@@ -220,9 +231,11 @@ func (l *modelLog) appendFollower(batches []batch) error {
 		next, epoch = b.end(), b.epoch
 	}
 	if l.real != nil {
+		l.tried = batches
 		if err := l.real.appendFollower(batches); err != nil {
 			return err
 		}
+		l.tried = nil
 	}
 	for _, b := range batches {
 		l.note(b)
@@ -247,9 +260,11 @@ func (l *modelLog) read(from, upTo, maxBytes int64) ([]batch, error) {
 // truncate cuts the log, and the epochs that begin there or later.
 func (l *modelLog) truncate(to int64) error {
 	if l.real != nil {
+		l.cutting = to
 		if err := l.real.truncate(to); err != nil {
 			return err
 		}
+		l.cutting = -1
 	}
 	n := len(l.batches)
 	for n > 0 && l.batches[n-1].end() > to {
@@ -272,6 +287,7 @@ func (l *modelLog) cutTo(n int) {
 			l.remember(b)
 		}
 	}
+	l.wasDurable = max(l.wasDurable, l.durable)
 	l.durable = min(l.durable, l.end())
 	l.matched = min(l.matched, n)
 }

@@ -14,6 +14,7 @@ import (
 // oracle knows what was promised, and looks after every step that could break it.
 type oracle struct {
 	w        *world
+	outcomes bool        // judge by what clients have seen alone
 	parts    []*promised // by partition
 	failures []string
 	acked    int // records acknowledged with acks=all
@@ -29,8 +30,9 @@ type promised struct {
 	leaders   map[model.LeaderEpoch]leaderOf
 	newest    model.LeaderEpoch // the newest epoch in which somebody has led
 	next      map[int64]sequence
-	forgiving bool // an election was recorded as possibly lossy
-	dirty     bool // members are to be looked at after this step
+	seen      []batch // what clients have been told or have read, in outcome mode
+	forgiving bool    // an election was recorded as possibly lossy
+	dirty     bool    // members are to be looked at after this step
 }
 
 type nameOf struct {
@@ -76,6 +78,9 @@ func (pr *promised) end() int64 {
 
 // appended checks R9: (leader epoch, offset) names one batch for ever.
 func (o *oracle) appended(l *modelLog, b batch) {
+	if o.outcomes {
+		return
+	}
 	pr := o.parts[l.part.index]
 	key := nameOf{b.epoch, b.base}
 	if old, known := pr.names[key]; !known {
@@ -118,6 +123,9 @@ func (o *oracle) excused(pr *promised, n *node) bool {
 
 // members checks that whoever may be elected holds what was committed.
 func (o *oracle) members(pr *promised) {
+	if o.outcomes {
+		return
+	}
 	st, ok := o.w.raft.latest().Partition(pr.p.tp)
 	if !ok {
 		return
@@ -159,6 +167,9 @@ func (o *oracle) touchAll() {
 
 // leads checks who takes the lead: one a leader epoch, and one that has all that was committed.
 func (o *oracle) leads(r *replica) {
+	if o.outcomes {
+		return
+	}
 	pr, epoch, n := o.parts[r.p.index], r.core.LeaderEpoch(), r.b.n
 	if old, known := pr.leaders[epoch]; known && (old.node != n || old.inc != n.inc) {
 		o.fail("%s: epoch %d was led by broker %d (process %d) and is led by broker %d (process %d)",
@@ -168,7 +179,7 @@ func (o *oracle) leads(r *replica) {
 	pr.newest = max(pr.newest, epoch)
 	if hw := r.core.Log().HighWatermark; pr.forgiving && hw > pr.end() && pr.match(r.log) {
 		for _, b := range r.log.batches[len(pr.committed):] { // an older history, all that is left
-			if b.end() <= hw {
+			if b.end() <= hw && (pr.p.osMode || b.end() <= r.log.durable) {
 				o.commit(pr, b)
 			}
 		}
@@ -180,6 +191,9 @@ func (o *oracle) leads(r *replica) {
 
 // highWatermark checks a HighWatermark that moved; a leader's makes records committed.
 func (o *oracle) highWatermark(r *replica, hw int64) {
+	if o.outcomes {
+		return
+	}
 	pr, l := o.parts[r.p.index], r.log
 	leads := r.core.Role() == core.RoleLeader
 	if leads {
@@ -203,6 +217,9 @@ func (o *oracle) highWatermark(r *replica, hw int64) {
 		return
 	}
 	if !leads {
+		if pr.forgiving { // the lossy leader's own, which it had not made durable
+			return
+		}
 		o.fail("%s on broker %d: a follower knows HighWatermark %d, no leader has had more than %d", r.p, r.b.n.id, hw, pr.end())
 		return
 	}
@@ -255,11 +272,11 @@ func (o *oracle) copies(pr *promised, end int64) int {
 	return n
 }
 
-// durableCopies counts the replicas that have everything up to end on their disks.
+// durableCopies counts the replicas that have, or had until a newer leader said otherwise, everything up to end on their disks.
 func (o *oracle) durableCopies(pr *promised, end int64) int {
 	n := 0
 	for _, node := range o.w.brokers {
-		if l := node.disk.log(pr.p.index); node.everReplaced || (l != nil && l.durable >= end) {
+		if l := node.disk.log(pr.p.index); node.everReplaced || (l != nil && max(l.durable, l.wasDurable) >= end) {
 			n++
 		}
 	}
@@ -268,6 +285,9 @@ func (o *oracle) durableCopies(pr *promised, end int64) int {
 
 // acknowledged checks a receipt as it is given.
 func (o *oracle) acknowledged(r *replica, kind ackKind, b batch, facts core.Facts) {
+	if o.outcomes {
+		return
+	}
 	pr := o.parts[r.p.index]
 	o.w.note("ack", int64(r.b.n.id), int64(r.p.index), b.base, int64(kind))
 	if have := o.durableCopies(pr, b.end()); facts.FSynced > have {
@@ -297,6 +317,10 @@ func (pr *promised) at(base int64) (batch, bool) {
 // received checks a receipt as the producer has it.
 func (o *oracle) received(p *partition, b batch) {
 	pr := o.parts[p.index]
+	if o.outcomes {
+		o.see(pr, b)
+		return
+	}
 	if c, ok := pr.at(b.base); (!ok || !c.same(b)) && !pr.forgiving {
 		o.fail("%s: a receipt names offset %d for %s, committed is %s (%t)", p, b.base, b, c, ok)
 	}
@@ -306,7 +330,9 @@ func (o *oracle) received(p *partition, b batch) {
 func (o *oracle) consumed(p *partition, offset int64, batches []batch) (next int64) {
 	pr := o.parts[p.index]
 	for _, b := range batches {
-		if c, ok := pr.at(b.base); !ok || !c.same(b) {
+		if o.outcomes {
+			o.see(pr, b)
+		} else if c, ok := pr.at(b.base); !ok || !c.same(b) {
 			o.fail("%s: a consumer at %d read %s at %d, committed is %s (%t)", p, offset, b, b.base, c, ok)
 			return offset
 		}
@@ -320,6 +346,9 @@ func (o *oracle) consumed(p *partition, offset int64, batches []batch) (next int
 
 // lookedUp checks R4: what the newest leader says of offsets knows all that was ever visible.
 func (o *oracle) lookedUp(r *replica, hw int64, ready bool) {
+	if o.outcomes {
+		return
+	}
 	pr := o.parts[r.p.index]
 	if ready && r.core.LeaderEpoch() == pr.newest && hw < pr.end() {
 		o.fail("%s: the newest leader %d answers look-ups with HighWatermark %d, %d was visible before", r.p, r.b.n.id, hw, pr.end())
@@ -331,7 +360,7 @@ func (o *oracle) truncated(r *replica) { o.touch(r.p.index) }
 
 // stopped judges a replica that refuses to go on.
 func (o *oracle) stopped(r *replica, err *model.Error) {
-	if !o.parts[r.p.index].forgiving {
+	if !o.parts[r.p.index].forgiving && !o.outcomes {
 		o.fail("%s on broker %d stopped: %v", r.p, r.b.n.id, err)
 	}
 }
@@ -387,6 +416,9 @@ func (o *oracle) elected(pr *promised, old, st *metadata.Partition, entry *inter
 		o.forgive(pr, o.w.nodeOf(st.Leader))
 		return
 	}
+	if o.outcomes {
+		return
+	}
 	// Several requests are decided into one entry: a member may have joined by an earlier record of it.
 	eligible := slices.Concat(old.ISR, old.ELR)
 	for _, r := range entry.GetRecords() {
@@ -406,7 +438,8 @@ func (o *oracle) forgive(pr *promised, leader *node) {
 	pr.forgiving = true
 	n := 0
 	if l := leader.disk.log(pr.p.index); l != nil {
-		for n < len(pr.committed) && n < len(l.batches) && l.batches[n].same(pr.committed[n]) {
+		for n < len(pr.committed) && n < len(l.batches) && l.batches[n].same(pr.committed[n]) &&
+			(pr.p.osMode || l.batches[n].end() <= l.durable) {
 			n++
 		}
 	}

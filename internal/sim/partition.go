@@ -159,7 +159,9 @@ func (r *replica) cut(out core.Output) {
 		w.oracle.fail("%s on broker %d: the log shall begin anew at %d and nobody trims", r.p, n.id, out.RestartAt)
 		return
 	}
-	if err := r.log.truncate(out.TruncateTo); err != nil {
+	if err := r.log.truncate(out.TruncateTo); r.b.crashed(err) {
+		return
+	} else if err != nil {
 		w.oracle.fail("%s on broker %d: the log cannot be cut to %d: %v", r.p, n.id, out.TruncateTo, err)
 		return
 	}
@@ -226,10 +228,14 @@ func (r *replica) produce(x batch, acks ackKind, epoch model.LeaderEpoch, answer
 		answer(receipt{code: code})
 		return
 	}
-	at, duplicate, code := r.log.appendLeader(x, r.core.LeaderEpoch(), n.wall().UnixMilli())
-	if code != model.CodeNone {
-		if code == model.CodeStorageError {
-			w.oracle.fail("%s on broker %d: an append failed", r.p, n.id)
+	at, duplicate, err := r.log.appendLeader(x, r.core.LeaderEpoch(), n.wall().UnixMilli())
+	if r.b.crashed(err) {
+		return
+	}
+	if err != nil {
+		code := model.CodeOf(err)
+		if code == model.CodeUnknownServerError {
+			w.oracle.fail("%s on broker %d: an append failed: %v", r.p, n.id, err)
 		}
 		answer(receipt{code: code})
 		return
@@ -282,7 +288,7 @@ func (r *replica) fetch(offset int64, epoch model.LeaderEpoch) fetched {
 	r.b.w.oracle.lookedUp(r, f.hw, f.ready)
 	if offset < f.hw {
 		var err error
-		if f.batches, err = r.log.read(offset, f.hw, 2000); err != nil {
+		if f.batches, err = r.log.read(offset, f.hw, 2000); err != nil && !r.b.crashed(err) {
 			r.b.w.oracle.fail("%s on broker %d: reading at %d failed: %v", r.p, r.b.n.id, offset, err)
 		}
 	}

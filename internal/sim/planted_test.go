@@ -4,6 +4,7 @@ package sim
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -15,13 +16,16 @@ import (
 // plantedSeeds bounds the schedules in which a planted bug must be found.
 const plantedSeeds = 200
 
+// outcomeSeeds bounds the schedules in which clients alone must notice it.
+const outcomeSeeds = 3000
+
 // TestPlanted proves that the simulation finds each bug that is planted into the rules, and nothing where none is.
 func TestPlanted(t *testing.T) {
 	for _, bug := range core.PlantedBugs() {
 		for _, mode := range []Mode{ModeCore, ModeStorage} {
 			t.Run(fmt.Sprintf("%s/%s", bug, mode), func(t *testing.T) {
 				plant(t, bug)
-				found, played := hunt(mode, plantedSeeds)
+				found, played := hunt(Run, mode, plantedSeeds)
 				if found == nil {
 					t.Fatalf("the planted bug %q was not found in %d schedules", bug, played)
 				}
@@ -29,11 +33,23 @@ func TestPlanted(t *testing.T) {
 			})
 		}
 	}
+	for _, bug := range core.PlantedBugs() {
+		t.Run(bug+"/outcomes", func(t *testing.T) {
+			plant(t, bug)
+			found, played := hunt(RunOutcomes, ModeCore, outcomeSeeds)
+			if found == nil {
+				t.Fatalf("clients did not notice the planted bug %q in %d schedules", bug, played)
+			}
+			t.Logf("found after %d schedules: %s", played, found)
+		})
+	}
 	t.Run("control", func(t *testing.T) {
 		plant(t, "")
 		for _, mode := range []Mode{ModeCore, ModeStorage} {
-			if found, _ := hunt(mode, 50); found != nil {
-				t.Errorf("nothing is planted: %s", found)
+			for _, run := range []func(Mode, uint64, io.Writer) Result{Run, RunOutcomes} {
+				if found, _ := hunt(run, mode, 50); found != nil {
+					t.Errorf("nothing is planted: %s", found)
+				}
 			}
 		}
 	})
@@ -53,7 +69,7 @@ func plant(t *testing.T, bug string) {
 }
 
 // hunt plays seeds until one fails.
-func hunt(mode Mode, seeds uint64) (found *Result, played int) {
+func hunt(run func(Mode, uint64, io.Writer) Result, mode Mode, seeds uint64) (found *Result, played int) {
 	var next, count atomic.Uint64
 	var mu sync.Mutex
 	var group sync.WaitGroup
@@ -66,9 +82,9 @@ func hunt(mode Mode, seeds uint64) (found *Result, played int) {
 				if over {
 					return
 				}
-				res := Run(mode, seed, nil)
+				res := run(mode, seed, nil)
 				count.Add(1)
-				if len(res.Failures) > 0 {
+				if len(res.Failures) > 0 && !res.Void {
 					mu.Lock()
 					if found == nil || res.Seed < found.Seed {
 						found = &res

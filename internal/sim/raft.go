@@ -232,7 +232,7 @@ func (v *voter) apply(offset int) {
 	w := v.n.w
 	v.applied = offset
 	v.n.broker.publish(w.raft.images[offset])
-	if v.ctl.active {
+	if v.ctl != nil && v.ctl.active { // a crash within the publication has ended it
 		v.ctl.state.Applied(w.raft.images[offset])
 	}
 	for _, n := range w.brokers {

@@ -62,6 +62,8 @@ type Result struct {
 	LossyElections, ForgivenRecords, StuckPartitions int
 	// Elections is how often a leadership began.
 	Elections int
+	// Void says that the schedule does not count: too little happened in it. That is a failure too.
+	Void bool
 }
 
 // config is what a schedule draws first.
@@ -94,6 +96,7 @@ type world struct {
 	consumers []*consumer
 	producing bool
 	produced  int64
+	void      bool
 }
 
 func (w *world) storage() bool { return w.mode == ModeStorage }
@@ -186,10 +189,12 @@ func (w *world) play() {
 	start := w.now
 	w.producing = true
 	w.after(w.between(0, time.Second), w.faults.inject)
+	w.after(3*time.Second, w.faults.operate)
 	enough := func() bool {
 		return w.now-start >= w.cfg.virtual && w.faults.total() >= minFaults && w.produced >= minRecords
 	}
 	if !w.until(5*time.Minute, enough) {
+		w.void = len(w.oracle.failures) == 0
 		w.giveUp("the schedule does not count: %d faults bit, %d records after %s", w.faults.total(), w.produced, w.now-start)
 		return
 	}
@@ -320,7 +325,7 @@ func (w *world) unwell() string {
 		}
 	}
 	for _, c := range w.consumers {
-		if end := w.oracle.parts[c.p.index].end(); c.offset < end && !w.oracle.stuck(c.p) && !w.halted(c.p) {
+		if end := w.target(c.p); c.offset < end && !w.oracle.stuck(c.p) && !w.halted(c.p) {
 			return fmt.Sprintf("%s: the consumer is at %d of %d", c.p, c.offset, end)
 		}
 	}
@@ -339,7 +344,7 @@ func (w *world) halted(p *partition) bool {
 
 // behind says which replica of a partition is not where the others are.
 func (w *world) behind(p *partition, st *metadata.Partition) string {
-	pr := w.oracle.parts[p.index]
+	end := w.target(p)
 	for _, id := range st.Replicas {
 		n := w.nodeOf(id)
 		r := n.broker.replica(p.index)
@@ -347,8 +352,8 @@ func (w *world) behind(p *partition, st *metadata.Partition) string {
 			return fmt.Sprintf("%s: broker %d holds nothing", p, id)
 		}
 		log := r.core.Log()
-		if log.HighWatermark != pr.end() || log.End != pr.end() || (!p.osMode && log.Durable != log.End) {
-			return fmt.Sprintf("%s: broker %d is at %s, committed are %d", p, id, r.core, pr.end())
+		if log.HighWatermark != end || log.End != end || (!p.osMode && log.Durable != log.End) {
+			return fmt.Sprintf("%s: broker %d is at %s, committed are %d", p, id, r.core, end)
 		}
 	}
 	return ""
@@ -361,10 +366,14 @@ func (w *world) compare() {
 		st, _ := w.raft.latest().Partition(p.tp)
 		for _, id := range st.Replicas {
 			r := w.nodeOf(id).broker.replica(p.index)
-			if r == nil || w.halted(p) || w.oracle.stuck(p) {
+			if r == nil || w.oracle.stuck(p) || w.halted(p) {
 				continue
 			}
-			batches, err := r.log.read(0, pr.end(), 1<<30)
+			batches, err := r.log.read(0, w.target(p), 1<<30)
+			if w.oracle.outcomes {
+				w.oracle.kept(pr, batches)
+				continue
+			}
 			if err != nil || len(batches) != len(pr.committed) {
 				w.oracle.fail("%s on broker %d: %d batches can be read, %d were committed: %v", p, id, len(batches), len(pr.committed), err)
 				return
@@ -384,6 +393,7 @@ func (w *world) result(seed uint64) Result {
 		Seed: seed, Mode: w.mode, Failures: w.oracle.failures, Trace: w.sum, Steps: w.steps, Virtual: w.now,
 		Records: w.produced, Acked: int64(w.oracle.acked), FaultsBitten: w.faults.total(), Faults: map[string]int{},
 		LossyElections: w.oracle.lossy, ForgivenRecords: w.oracle.forgiven,
+		Void: w.void,
 	}
 	for kind, n := range w.faults.bitten {
 		res.Faults[faultKind(kind).String()] = n

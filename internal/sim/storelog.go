@@ -33,6 +33,9 @@ func (d *disk) openReal() (found, error) {
 			w.oracle.fail("broker %d: the data directory is gone", d.n.id)
 		}
 	}
+	if f.previous == d.trying { // a write that a crash has cut short behind its effect
+		d.epoch = d.trying
+	}
 	if f.previous != d.epoch {
 		w.oracle.fail("broker %d: meta.properties says broker epoch %d, %d was written", d.n.id, f.previous, d.epoch)
 	}
@@ -54,7 +57,7 @@ func (d *disk) openReal() (found, error) {
 			continue
 		}
 		if l == nil {
-			l = &modelLog{w: w, part: p, node: d.n}
+			l = newModelLog(p, d.n)
 			d.setLog(p.index, l)
 		}
 		lost, err := d.openLog(l)
@@ -97,24 +100,36 @@ func (d *disk) openLog(l *modelLog) (lost bool, err error) {
 }
 
 // checkFound holds what recovery found against what was written: all that was synced is there, after kill -9 everything, and
-// nothing else in any case.
+// nothing else but what an operation that was cut short has left.
 func (d *disk) checkFound(l *modelLog, batches []batch) {
-	o, must := d.n.w.oracle, l.durable
-	if !l.unsure {
-		must = l.end()
+	o, must := d.n.w.oracle, l.end()
+	if l.unsure {
+		must = l.durable
 	}
+	written := l.batches
+	if len(l.tried) > 0 {
+		written = slices.Concat(written, l.tried)
+	}
+	if l.cutting >= 0 {
+		must = min(must, l.cutting)
+		for _, b := range l.batches { // a cut ends before the batch that holds its offset
+			if b.base < l.cutting && b.end() > l.cutting {
+				must = min(must, b.base)
+			}
+		}
+	}
+	l.tried, l.cutting = nil, -1
 	end := int64(0)
 	for i, b := range batches {
-		if i >= len(l.batches) || !b.same(l.batches[i]) {
-			var written batch
-			if i < len(l.batches) {
-				written = l.batches[i]
-			}
-			o.fail("%s on broker %d: recovery found %s epoch %d at %d, written was %s epoch %d at %d", l.part, d.n.id, b, b.epoch, b.base,
-				written, written.epoch, written.base)
+		if i >= len(written) || !b.same(written[i]) {
+			o.fail("%s on broker %d: recovery found %s epoch %d at %d, which is not what was written there", l.part, d.n.id, b, b.epoch,
+				b.base)
 			return
 		}
 		end = b.end()
+		if i >= len(l.batches) {
+			o.appended(l, b)
+		}
 	}
 	if end < must {
 		o.fail("%s on broker %d: recovery found the log up to %d, %d was safe", l.part, d.n.id, end, must)

@@ -163,6 +163,9 @@ func (r *replica) pumpLeader(s *subscription) {
 		if order.Data {
 			var err error
 			batches, err = r.log.read(order.From, order.UpTo, order.MaxBytes)
+			if r.b.crashed(err) {
+				return
+			}
 			if err != nil || len(batches) == 0 {
 				r.b.w.oracle.fail("%s on broker %d: nothing to send from %d to %d: %v", r.p, r.b.n.id, order.From, order.UpTo, err)
 				return
@@ -188,7 +191,9 @@ func (b *broker) frame(part int, in core.FrameIn, batches []batch) {
 	verdict, out := r.core.FrameReceived(in, b.n.mono())
 	r.do(out)
 	if verdict == core.FrameAppend && b.running() {
-		if err := r.log.appendFollower(batches); err != nil {
+		if err := r.log.appendFollower(batches); b.crashed(err) {
+			return
+		} else if err != nil {
 			b.w.oracle.fail("%s on broker %d: the follower cannot append at %d: %v; %s", r.p, b.n.id, in.BaseOffset, err, r.core)
 			return
 		}
