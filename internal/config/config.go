@@ -37,6 +37,7 @@ type Config struct {
 
 	Limits Limits
 	Memory Memory
+	PProf  bool // profiles on the admin listener
 
 	settings []Setting
 }

@@ -12,6 +12,7 @@ const (
 	KindList     Kind = "list"  // YAML list, or separated by commas
 	KindAddress  Kind = "address"
 	KindPath     Kind = "path"
+	KindBool     Kind = "bool" // true or false
 )
 
 // Key is one row of the table of settings.
@@ -147,6 +148,10 @@ var keys = []Key{
 	{
 		Name: "limits.subscriptions", Kind: KindInt, Default: "10000", set: number(func(c *Config) *int { return &c.Limits.Subscriptions }),
 		Doc: "Most subscriptions on one fetch stream.",
+	},
+	{
+		Name: "admin.pprof", Kind: KindBool, Default: "false", set: boolean(func(c *Config) *bool { return &c.PProf }),
+		Doc: "Serve Go profiles below /debug/pprof/ on the admin listener.",
 	},
 	{
 		Name: "memory.gc.percent", Kind: KindInt, Default: "400", set: number(func(c *Config) *int { return &c.Memory.GCPercent }),

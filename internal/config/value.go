@@ -263,3 +263,17 @@ func bytesInt(at func(c *Config) *int) func(*Config, string) error {
 		return err
 	}
 }
+
+func boolean(at func(c *Config) *bool) func(*Config, string) error {
+	return func(c *Config, value string) error {
+		switch value {
+		case "true":
+			*at(c) = true
+		case "false":
+			*at(c) = false
+		default:
+			return fmt.Errorf("%q is not true or false", value)
+		}
+		return nil
+	}
+}

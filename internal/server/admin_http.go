@@ -4,13 +4,19 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/pprof"
 	"time"
 )
 
 // AdminHandler answers on the admin listener: /metrics, /healthz (the process runs) and /readyz (it serves; 503 and the reason
-// where ready returns an error).
-func AdminHandler(metrics http.Handler, ready func() error) http.Handler {
+// where ready returns an error); with profiles also Go's, below /debug/pprof/.
+func AdminHandler(metrics http.Handler, ready func() error, profiles bool) http.Handler {
 	mux := http.NewServeMux()
+	if profiles {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
 	mux.Handle("GET /metrics", metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, "ok")
