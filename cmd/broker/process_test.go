@@ -151,7 +151,8 @@ func (p *program) awaitText(text string) {
 // freePorts returns the first of some ports of loopback, as broker dev uses them, that were all free a moment ago.
 func freePorts(t *testing.T, nodes int) int {
 	t.Helper()
-	for port := 20000 + os.Getpid()%20000; port < 64000; port += 10 * nodes {
+	// Below the range of outgoing connections, or one of these might sit on the port of a node that is down.
+	for port := 10_000 + os.Getpid()%15_000; port < 30_000; port += 10 * nodes {
 		if allFree(port, nodes) {
 			return port
 		}

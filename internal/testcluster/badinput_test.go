@@ -41,6 +41,7 @@ func wantCode(t *testing.T, err error, want model.ErrorCode) {
 }
 
 func TestBadTopics(t *testing.T) {
+	t.Parallel()
 	cluster := testcluster.Start(t, testcluster.Options{Nodes: 3})
 	admin := penstockv1.NewAdminServiceClient(dial(t, cluster.ClientAddress(1)))
 	ctx := bounded(t, time.Minute)
@@ -100,6 +101,7 @@ func goodBatch(t *testing.T) []byte {
 }
 
 func TestBadProduceRequestsLeaveNoTrace(t *testing.T) {
+	t.Parallel()
 	cluster := testcluster.Start(t, testcluster.Options{})
 	conn := dial(t, cluster.ClientAddress(1))
 	producer, ctx := penstockv1.NewProducerServiceClient(conn), bounded(t, time.Minute)
@@ -154,6 +156,7 @@ func TestBadProduceRequestsLeaveNoTrace(t *testing.T) {
 }
 
 func TestTooFewInSyncReplicas(t *testing.T) {
+	t.Parallel()
 	cluster := testcluster.Start(t, testcluster.Options{Nodes: 3})
 	c := cluster.Client()
 	createTopic(t, c, "strict", 3, map[string]string{"min.insync.replicas": "3"})
@@ -182,6 +185,7 @@ func TestTooFewInSyncReplicas(t *testing.T) {
 }
 
 func TestWrongBrokerNamesTheLeader(t *testing.T) {
+	t.Parallel()
 	cluster := testcluster.Start(t, testcluster.Options{Nodes: 3})
 	createTopic(t, cluster.Client(), "topic", 1, nil)
 	cluster.AwaitHealthy()

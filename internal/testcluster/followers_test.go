@@ -13,6 +13,7 @@ var errLeft = errors.New("data of deleted topics is left")
 
 // Nodes without a vote follow the metadata over a stream; they lead, and lose nothing, while controllers come and go.
 func TestBrokersThatAreNoControllers(t *testing.T) {
+	t.Parallel()
 	cluster := testcluster.Start(t, testcluster.Options{Nodes: 5})
 	c := cluster.Client()
 	createTopic(t, c, "topic", 3, nil)

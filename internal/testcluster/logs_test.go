@@ -143,6 +143,7 @@ func verify(t *testing.T, c *client.Client, topic string, want expected) {
 }
 
 func TestRealLogsSurviveStopsAndKills(t *testing.T) {
+	t.Parallel()
 	cluster := testcluster.Start(t, testcluster.Options{Nodes: 3})
 	c := cluster.Client()
 	createTopic(t, c, "by-file", 3, nil)
@@ -175,120 +176,4 @@ func TestRealLogsSurviveStopsAndKills(t *testing.T) {
 	check("at last")
 	cluster.StopAll()
 	compareReplicas(t, cluster)
-}
-
-// tally counts what a producer was told, by value.
-type tally struct {
-	mu       sync.Mutex
-	receipts map[string]client.Receipt
-	failed   int
-	firstErr error
-}
-
-func (a *tally) note(value string, r client.Receipt, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err != nil {
-		a.failed++
-		if a.firstErr == nil {
-			a.firstErr = err
-		}
-		return
-	}
-	a.receipts[value] = r
-}
-
-func (a *tally) count() int {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return len(a.receipts)
-}
-
-func TestLeaderKilledUnderLoad(t *testing.T) {
-	cluster := testcluster.Start(t, testcluster.Options{Nodes: 3})
-	c := cluster.Client()
-	createTopic(t, c, "load", 3, nil)
-	ctx := bounded(t, 3*time.Minute)
-	producer, err := c.NewProducer(ctx, client.ProducerConfig{BatchBytes: 8 << 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	acked := &tally{receipts: map[string]client.Receipt{}}
-	stop, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		pace := time.NewTicker(time.Millisecond)
-		defer pace.Stop()
-		for i := 0; ; i++ {
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if i%20 == 0 {
-				<-pace.C
-			}
-			value := fmt.Sprintf("value %d", i)
-			r := client.Record{Topic: "load", Key: fmt.Appendf(nil, "key %d", i%97), Value: []byte(value)}
-			if err := producer.Produce(ctx, r, func(r client.Receipt, err error) { acked.note(value, r, err) }); err != nil {
-				return
-			}
-		}
-	}()
-	for range 3 {
-		before := acked.count()
-		cluster.Await("some records are acknowledged", func() error { return atLeast(acked, before+500) })
-		victim := cluster.LeaderOf("load", 0)
-		killed := time.Now()
-		cluster.Kill(victim)
-		after := acked.count()
-		cluster.Await("production goes on", func() error { return atLeast(acked, after+1) })
-		t.Logf("node %d killed; the next acknowledgement came %v after", victim, time.Since(killed).Round(time.Millisecond))
-		cluster.Restart(victim)
-		cluster.AwaitHealthy()
-	}
-	close(stop)
-	<-stopped
-	if err := producer.Close(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if acked.failed > 0 {
-		t.Errorf("%d records failed, the first: %v", acked.failed, acked.firstErr)
-	}
-	checkReceipts(t, c, acked)
-}
-
-func atLeast(a *tally, n int) error {
-	if got := a.count(); got < n {
-		return fmt.Errorf("%d records are acknowledged, not %d", got, n)
-	}
-	return nil
-}
-
-// checkReceipts reads everything and looks for each acknowledged record at its offset, once, in the order of its key.
-func checkReceipts(t *testing.T, c *client.Client, acked *tally) {
-	t.Helper()
-	seen := map[string]int{}
-	last := map[string]int{}
-	for _, r := range consumeAll(t, c, "load") {
-		value := string(r.Value)
-		seen[value]++
-		if receipt, ok := acked.receipts[value]; ok && (receipt.Partition != r.Partition || receipt.Offset != r.Offset) {
-			t.Errorf("%s was acknowledged at %d/%d and stands at %d/%d", value, receipt.Partition, receipt.Offset, r.Partition, r.Offset)
-		}
-		var n int
-		if _, err := fmt.Sscanf(value, "value %d", &n); err != nil {
-			t.Fatal(err)
-		}
-		if before, ok := last[string(r.Key)]; ok && n <= before {
-			t.Errorf("key %s: value %d stands behind value %d", r.Key, n, before)
-		}
-		last[string(r.Key)] = n
-	}
-	for value := range acked.receipts {
-		if seen[value] != 1 {
-			t.Errorf("%s was acknowledged and stands there %d times", value, seen[value])
-		}
-	}
-	t.Logf("%d records acknowledged, %d in the log", len(acked.receipts), len(seen))
 }

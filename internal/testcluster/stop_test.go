@@ -9,6 +9,7 @@ import (
 
 // Nobody is left to take leaderships over when all nodes stop: they must not wait for it.
 func TestStoppingAllNodesAtOnceIsQuick(t *testing.T) {
+	t.Parallel()
 	cluster := testcluster.Start(t, testcluster.Options{Nodes: 3})
 	createTopic(t, cluster.Client(), "topic", 3, nil)
 	began := time.Now()

@@ -105,9 +105,18 @@ func logGaps(t *testing.T, what string, gaps []time.Duration) {
 // TestLeaderKills kills the leader of the busiest partition with -9 again and again, with hundreds of records in flight;
 // every other time a leader that is the active controller too, where there is one.
 func TestLeaderKills(t *testing.T) {
+	for _, mode := range []string{"fsync", "os"} {
+		t.Run(mode, func(t *testing.T) { leaderKills(t, mode) })
+	}
+}
+
+func leaderKills(t *testing.T, mode string) {
 	const topic, partitions = "kills", 6
+	if mode != "fsync" && !*long {
+		t.Skip("only with -chaos.long")
+	}
 	c := startDev(t, 3)
-	c.createTopic(topic, partitions, 3)
+	c.createTopic(topic, partitions, 3, "flush.mode="+mode)
 	reader := c.startReader(topic, partitions)
 	l := c.startLoad(topic, "p0")
 	l.awaitAnswers(100, 30*time.Second)
@@ -140,7 +149,7 @@ func TestLeaderKills(t *testing.T) {
 	}
 	producer := l.finish()
 	c.awaitHealthy()
-	promise := Promise{Partitions: partitions, MinISR: 2, Replicas: 3, Fsync: true}
+	promise := Promise{Partitions: partitions, MinISR: 2, Replicas: 3, Fsync: mode == "fsync"}
 	mustKeep(t, c.check(topic, promise, []Producer{producer}, reader.finish()))
 	if n := len(producer.Receipts); n < either(1000, 100_000) {
 		t.Errorf("only %d receipts", n)

@@ -41,10 +41,19 @@ func TestAllNodesKilled(t *testing.T) {
 }
 
 // TestRandomFaults strikes at random and does not wait until the cluster has got over it: one or more nodes die, stand still
-// or stop, and come back at random times. Records may fail here, but no promise may break.
+// or stop, and come back at random times. Records may fail here, but no promise may break. Of five nodes two are no voters.
 func TestRandomFaults(t *testing.T) {
+	for _, n := range []int{3, 5} {
+		t.Run(fmt.Sprintf("%d nodes", n), func(t *testing.T) { randomFaults(t, n, either(4, 60)) })
+	}
+}
+
+func randomFaults(t *testing.T, nodes, rounds int) {
 	const topic, partitions = "random", 6
-	c := startDev(t, 3)
+	if nodes > 3 && !*long {
+		t.Skip("only with -chaos.long")
+	}
+	c := startDev(t, nodes)
 	seed := *seedFlag
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -53,27 +62,32 @@ func TestRandomFaults(t *testing.T) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	c.createTopic(topic, partitions, 3)
 	reader := c.startReader(topic, partitions)
-	l := c.startLoad(topic, "p0")
-	l.awaitAnswers(100, 30*time.Second)
+	loads := []*load{c.startLoad(topic, "p0"), c.startLoad(topic, "p1", "-z", "zstd")}
+	for _, l := range loads {
+		l.awaitAnswers(100, 30*time.Second)
+	}
 	strikes := map[string]int{}
-	for range either(4, 60) {
-		l.setBurst(random.IntN(8) == 0)
-		victims := random.Perm(c.n)[:[]int{1, 1, 1, 2, 2, 3}[random.IntN(6)]]
-		what := c.strike(random, victims)
-		strikes[what] += len(victims)
+	for range rounds {
+		loads[0].setBurst(random.IntN(8) == 0)
+		loads[1].setBurst(random.IntN(8) == 0)
+		what, victims := c.strike(random)
+		strikes[what] += victims
 		pause(time.Duration(random.IntN(1500)) * time.Millisecond)
 		if random.IntN(2) == 0 {
 			c.awaitHealthy()
 		}
 	}
-	l.setBurst(false)
-	c.awaitHealthy()
-	l.awaitAnswers(100, 60*time.Second)
 	t.Logf("strikes: %v", strikes)
-	producer := l.finishAnyhow()
+	c.awaitHealthy()
+	var producers []Producer
+	for _, l := range loads {
+		l.setBurst(false)
+		l.awaitAnswers(100, 60*time.Second)
+		producers = append(producers, l.finishAnyhow())
+	}
 	c.awaitHealthy()
 	promise := Promise{Partitions: partitions, MinISR: 2, Replicas: 3, Fsync: true}
-	report := c.check(topic, promise, []Producer{producer}, reader.finish())
+	report := c.check(topic, promise, producers, reader.finish())
 	if !report.OK() {
 		t.Error("promises were broken")
 	}
@@ -83,12 +97,13 @@ func TestRandomFaults(t *testing.T) {
 	c.compareStopped(topic)
 }
 
-// strike does one thing to some nodes and brings them back after a while; it returns what it did.
-func (c *cluster) strike(random *rand.Rand, victims []int) string {
+// strike does one thing to some nodes, sometimes all, and brings them back after a while. It returns what it did, and to how
+// many.
+func (c *cluster) strike(random *rand.Rand) (what string, victims int) {
 	c.t.Helper()
-	nodes := make([]int, 0, len(victims))
-	for _, v := range victims {
-		nodes = append(nodes, v+1)
+	nodes := random.Perm(c.n)[:[]int{1, 1, 1, 2, 2, c.n}[random.IntN(6)]]
+	for i := range nodes {
+		nodes[i]++
 	}
 	away := time.Duration(random.IntN(1000)) * time.Millisecond
 	switch random.IntN(4) {
@@ -98,7 +113,7 @@ func (c *cluster) strike(random *rand.Rand, victims []int) string {
 		for _, i := range nodes {
 			c.start(i)
 		}
-		return "kill -9"
+		return "kill -9", len(nodes)
 	case 2:
 		for _, i := range nodes {
 			c.signal(i, syscall.SIGSTOP)
@@ -107,7 +122,7 @@ func (c *cluster) strike(random *rand.Rand, victims []int) string {
 		for _, i := range nodes {
 			c.signal(i, syscall.SIGCONT)
 		}
-		return "freeze"
+		return "freeze", len(nodes)
 	default:
 		var pids []int
 		for _, i := range nodes {
@@ -126,7 +141,7 @@ func (c *cluster) strike(random *rand.Rand, victims []int) string {
 		for _, i := range nodes {
 			c.start(i)
 		}
-		return "stop"
+		return "stop", len(nodes)
 	}
 }
 
