@@ -1,6 +1,7 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"github.com/penstock-io/penstock/internal/config"
 	"github.com/penstock-io/penstock/internal/controller"
 	controllercore "github.com/penstock-io/penstock/internal/controller/core"
+	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/membership"
 	"github.com/penstock-io/penstock/internal/metadata"
 	"github.com/penstock-io/penstock/internal/model"
@@ -112,11 +114,21 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 		return nil
 	}
 	began := n.clock.Now()
+	earlier, allLost, err := loadSeats(fsys.OS(), n.cfg.DataDir)
+	if err != nil {
+		return err
+	}
 	replicas, err := n.replicas.Recover(ctx)
 	if err != nil {
 		return fmt.Errorf("recover the logs in %s: %w", n.cfg.DataDir, err)
 	}
-	n.start.replicas = replicas
+	replicas = mergeSeats(replicas, earlier)
+	if allLost == "" {
+		if err := keepSeats(fsys.OS(), n.cfg.DataDir, replicas); err != nil {
+			return err
+		}
+	}
+	n.start.replicas, n.start.allLost = replicas, cmp.Or(n.start.allLost, allLost)
 	seatsLost := 0
 	for _, r := range replicas {
 		if r.GetSeatLostReason() != "" {

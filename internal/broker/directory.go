@@ -58,6 +58,10 @@ func (n *Node) openDirectory(context.Context) error {
 	if dir.Report().Created {
 		n.start.allLost = "the data directory is new"
 	}
+	// Until the loss is confessed the directory keeps the boot it was last used in: the next start must find out again.
+	if n.start.osLost {
+		boot = meta.BootID
+	}
 	if err := dir.ClearClean(boot); err != nil {
 		return err
 	}
@@ -115,10 +119,15 @@ func (n *Node) registered(_ context.Context, resp *internalv1.RegisterBrokerResp
 		return err
 	}
 	epoch := model.BrokerEpoch(resp.GetBrokerEpoch())
-	if err := n.dir.UpdateMeta(func(m *storage.Meta) { m.BrokerEpoch = epoch }); err != nil {
+	if err := n.dir.UpdateMeta(func(m *storage.Meta) { m.BrokerEpoch, m.BootID = epoch, bootID() }); err != nil {
 		return err
 	}
-	n.start.confessed = true
+	if !n.start.confessed {
+		if err := keepSeats(fsys.OS(), n.cfg.DataDir, nil); err != nil {
+			return err
+		}
+		n.start.confessed = true
+	}
 	n.replicas.SetBrokerEpoch(epoch)
 	return nil
 }
