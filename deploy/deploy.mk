@@ -48,3 +48,9 @@ up: build image $(KEY_FILE) ## Start three nodes in containers, at 127.0.0.1:909
 .PHONY: down
 down: ## Stop the containers of make up; VOLUMES=1 drops their data too
 	$(COMPOSE) down $(if $(VOLUMES),--volumes) --timeout 40
+
+COMPOSE_FORM ?= full
+
+.PHONY: test-compose
+test-compose: ## Bring the compose cluster up under a name of its own, break it under load, take it away (COMPOSE_FORM=short)
+	$(GO) test ./deploy -count=1 -timeout 15m -run '^TestCompose$$' -deploy.compose $(COMPOSE_FORM) -v
