@@ -40,7 +40,9 @@ type startState struct {
 
 // openDirectory locks the data directory, checks whose it is, and takes the mark of a clean shutdown off.
 func (n *Node) openDirectory(context.Context) error {
-	dir, err := storage.OpenDir(fsys.OS(), n.cfg.DataDir, storage.DirOptions{})
+	dir, err := storage.OpenDir(fsys.OS(), n.cfg.DataDir, storage.DirOptions{
+		ReserveBytes: storage.DefaultReserveBytes, MinFreeBytes: storage.DefaultMinFreeBytes,
+	})
 	if errors.Is(err, fsys.ErrLocked) {
 		return fmt.Errorf("%w: %w; stop the other process, or set data.dir", ErrDirectoryInUse, err)
 	}

@@ -191,3 +191,36 @@ func TestStopWithoutAQuorum(t *testing.T) {
 		t.Errorf("stopping took %v", took)
 	}
 }
+
+// A machine that went down took its page cache with it. A node that could not say so to a controller says so at its next start.
+func TestALostPageCacheIsConfessed(t *testing.T) {
+	dir := t.TempDir()
+	flags := settings(t, dir)
+	stop(t, mustStart(t, flags))
+	opened, err := storage.OpenDir(fsys.OS(), dir, storage.DirOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(opened.ClearClean("another boot"), opened.Close()); err != nil {
+		t.Fatal(err)
+	}
+	alone := maps.Clone(flags)
+	alone["roles"], alone["controllers"] = "broker", "2@127.0.0.1:1" // nobody to register with
+	node, err := start(t, alone)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Kill(); err != nil {
+		t.Error(err)
+	}
+	if got := metaOf(t, dir).BootID; got != "another boot" {
+		t.Errorf("boot id %q: the loss is forgotten", got)
+	}
+	node = mustStart(t, flags)
+	if err := node.Kill(); err != nil {
+		t.Error(err)
+	}
+	if got := metaOf(t, dir).BootID; got == "another boot" {
+		t.Error("the loss is confessed again and again")
+	}
+}
