@@ -120,8 +120,30 @@ func (c *cluster) end() {
 	for _, p := range c.started {
 		p.end()
 	}
+	c.lookForCrashes()
 	if c.t.Failed() {
 		c.showLogs()
+	}
+}
+
+// lookForCrashes fails the test where a node has died by itself, or where a race was seen (in programs built with -race).
+func (c *cluster) lookForCrashes() {
+	texts := map[string]string{}
+	for i := 1; i <= c.n; i++ {
+		if text, err := os.ReadFile(filepath.Join(c.nodeDir(i), "broker.log")); err == nil {
+			texts[fmt.Sprintf("the log of node %d", i)] = string(text)
+		}
+	}
+	for k, p := range c.started {
+		texts[fmt.Sprintf("%s, process %d of the test", p.name, k+1)] = p.out.String() + p.err.String()
+	}
+	for where, text := range texts {
+		for _, sign := range []string{"panic: ", "fatal error: ", "WARNING: DATA RACE"} {
+			if at := strings.Index(text, sign); at >= 0 {
+				c.t.Errorf("%s shows a crash:\n%s", where, text[at:min(len(text), at+8000)])
+				break
+			}
+		}
 	}
 }
 
@@ -427,7 +449,7 @@ func (c *cluster) compareStopped(topics ...string) {
 	}
 }
 
-// takenPorts are the blocks that tests of this process have got, running or not.
+// takenPorts are the blocks that running tests of this process have, whether or not their nodes run.
 var takenPorts = struct {
 	sync.Mutex
 	blocks map[int]bool
@@ -437,7 +459,7 @@ var takenPorts = struct {
 // UDP. It stays below the ports that the system gives to outgoing connections.
 func freeBlock(t *testing.T, n int) int {
 	t.Helper()
-	const blocks = 1200
+	const lowest, blocks = 30_010, 270 // above the ports of internal/testcluster, which runs at the same time
 	takenPorts.Lock()
 	defer takenPorts.Unlock()
 	for range 500 {
@@ -446,13 +468,20 @@ func freeBlock(t *testing.T, n int) int {
 		for i := range n {
 			taken = taken || takenPorts.blocks[first+i]
 		}
-		base := 18000 + 10*first
+		base := lowest + 10*first
 		if taken || !blockIsFree(base, n) {
 			continue
 		}
 		for i := range n {
 			takenPorts.blocks[first+i] = true
 		}
+		t.Cleanup(func() {
+			takenPorts.Lock()
+			defer takenPorts.Unlock()
+			for i := range n {
+				delete(takenPorts.blocks, first+i)
+			}
+		})
 		return base
 	}
 	t.Fatal("found no free block of ports")
