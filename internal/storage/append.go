@@ -47,6 +47,7 @@ func (l *Log) AppendLeader(batch [][]byte, h record.Header, leaderEpoch model.Le
 	if err := l.makeRoom(int64(size)); err != nil {
 		return AppendResult{}, err
 	}
+	first := l.pos == 0
 	h.BaseOffset, h.LeaderEpoch = l.end, int32(leaderEpoch)
 	record.PutHead(l.head[:], h.BaseOffset, h.Length, h.LeaderEpoch)
 	l.vec = append(l.vec[:0], l.head[:])
@@ -67,6 +68,9 @@ func (l *Log) AppendLeader(batch [][]byte, h record.Header, leaderEpoch model.Le
 	}
 	if _, err := l.epochs.assign(leaderEpoch, h.BaseOffset); err != nil {
 		return AppendResult{}, l.fail(ErrLogFailed, err)
+	}
+	if first {
+		l.begun = nowMs
 	}
 	l.noteBatch(h, nowMs)
 	l.publish()
@@ -206,6 +210,9 @@ func (l *Log) writeExactly(size int64, missing int) error {
 // write appends l.vec, size bytes, to the active segment and moves l.pos. On a failure the file is cut back to where
 // it was; when that fails too the log has failed.
 func (l *Log) write(size int64) error {
+	if err := l.dir.space.take(size); err != nil {
+		return fmt.Errorf("log %s: %w", l.tp, err)
+	}
 	f := l.active().file.Load()
 	l.preallocate(f, size)
 	if _, err := f.Append(l.vec...); err != nil {
@@ -230,6 +237,9 @@ func (l *Log) preallocate(f fsys.File, size int64) {
 	}
 	l.preallocStep = min(max(2*l.preallocStep, preallocateMin), preallocateMax)
 	want := max(min(need+l.preallocStep, l.cfg.SegmentBytes), need)
+	if !l.dir.space.mayPreallocate(want - need) {
+		return
+	}
 	if err := f.Preallocate(want); err != nil {
 		l.preallocStep = -1
 		if n, err := f.Size(); err == nil {
@@ -324,5 +334,6 @@ func (l *Log) createEmpty(s *segment) error {
 // beginActive resets the writer's state for a new, empty active segment.
 func (l *Log) beginActive(s *segment) {
 	l.pos, l.preallocated, l.preallocStep, l.written = 0, 0, 0, 0
+	l.begun, l.found = 0, false
 	l.index = newSegmentIndex(s)
 }

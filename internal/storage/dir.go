@@ -25,6 +25,11 @@ const (
 type DirOptions struct {
 	// DirectoryID is given to a directory that is made now; zero draws a random one. The simulator passes its own.
 	DirectoryID model.UUID
+	// ReserveBytes is the size of a file that is kept to be given up when the disk is full, so that the journal can be
+	// written, logs trimmed and the broker started all the same; 0 keeps none.
+	ReserveBytes int64
+	// MinFreeBytes refuses appends, with a *SpaceError, while less is free on the file system; 0 does not look.
+	MinFreeBytes int64
 }
 
 // DirReport says what OpenDir found.
@@ -52,6 +57,7 @@ type Dir struct {
 	lock    io.Closer
 	report  DirReport
 	journal *journal
+	space   *space
 
 	mu   sync.Mutex
 	meta Meta
@@ -72,7 +78,11 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: another broker uses it, or may not write there: %w", dirPath, err)
 	}
-	d = &Dir{fs: fsy, path: dirPath, lock: lock, logs: map[model.TopicPartition]*Log{}, busy: map[model.TopicPartition]bool{}}
+	d = &Dir{
+		fs: fsy, path: dirPath, lock: lock, logs: map[model.TopicPartition]*Log{}, busy: map[model.TopicPartition]bool{},
+		space: &space{fs: fsy, dir: dirPath, reserve: opts.ReserveBytes, minFree: opts.MinFreeBytes},
+	}
+	d.space.find()
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, lock.Close())
@@ -93,11 +103,14 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 		there[tp] = true
 	}
 	keep := func(tp model.TopicPartition) bool { return there[tp] }
-	d.journal, d.report.JournalDamagedBytes, d.report.MissingLogs, err = openJournal(fsy, path.Join(dirPath, journalName), keep)
+	d.journal, d.report.JournalDamagedBytes, d.report.MissingLogs, err = openJournal(fsy, path.Join(dirPath, journalName), d.space, keep)
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
 	d.journal.onFailure = d.noteSyncFailure
+	if err := d.space.keep(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open data directory %s: %w", dirPath, err), d.journal.close())
+	}
 	if d.report.SyncFailed {
 		d.suspect = there
 		if err := d.settleSuspect(model.TopicPartition{}); err != nil {
@@ -260,7 +273,8 @@ func (d *Dir) UpdateMeta(change func(*Meta)) error {
 	if next == d.meta {
 		return nil
 	}
-	if err := writeFileAtomic(d.fs, path.Join(d.path, metaFileName), encodeMeta(next)); err != nil {
+	name := path.Join(d.path, metaFileName)
+	if err := d.space.within(func() error { return writeFileAtomic(d.fs, name, encodeMeta(next)) }); err != nil {
 		return err
 	}
 	d.meta = next
@@ -465,7 +479,8 @@ type LogCheckpoint struct {
 
 // Checkpoint notes recovery point (the durable end), HighWatermark, LogStartOffset and epoch starts of many logs with
 // one write and one sync; logs that have not changed cost nothing. Segments that Trim has put below the LogStartOffset
-// are removed then. Errors wrap ErrJournalFailed: the directory has failed.
+// are removed then. Errors wrap ErrJournalFailed: the directory has failed; or fsys.ErrNoSpace: the disk is full, nothing
+// is lost and the next call may succeed.
 func (d *Dir) Checkpoint(items ...LogCheckpoint) error {
 	updates := make([]logUpdate, 0, len(items))
 	for _, it := range items {
@@ -476,11 +491,11 @@ func (d *Dir) Checkpoint(items ...LogCheckpoint) error {
 	if err := d.journal.commit(updates...); err != nil {
 		return err
 	}
-	var errs []error
+	errs := make([]error, 0, len(items)+1)
 	for _, it := range items {
 		errs = append(errs, it.Log.removeTrimmed())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, d.space.keep())...)
 }
 
 // Close closes the logs that are still open (not cleanly: the broker closes its logs itself, with the last positions),

@@ -188,7 +188,7 @@ func (w *indexWriter) restore(fsy fsys.FS, entries []indexEntry) error {
 	}
 	if whole > 0 {
 		if err := writeHint(fsy, w.name, encodeIndex(entries[:whole], w.kind)); err != nil {
-			return err
+			whole, w.stuck = 0, true // kept in memory instead: a full disk is no reason not to start
 		}
 	}
 	w.pending = append(w.pending, entries[whole:]...)

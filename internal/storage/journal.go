@@ -19,10 +19,11 @@ const (
 )
 
 // journal is checkpoints.journal, open for appending. All methods are safe for concurrent use. One failed write or
-// sync fails it for ever: what it holds on disk is then unknown.
+// sync fails it for ever: what it holds on disk is then unknown. A full disk does not: what did not fit is cut off again.
 type journal struct {
 	fs   fsys.FS
 	name string
+	room *space
 
 	mu      sync.Mutex
 	file    fsys.File
@@ -31,13 +32,14 @@ type journal struct {
 	unsaved bool                              // appended and not synced
 	failed  error
 	buf     []byte
+	wait    int64 // a compaction that found the disk full is tried again from this size on
 
 	onFailure func(error) // told of the first failure, with mu held
 }
 
 // openJournal reads the journal, drops what keep does not want, and writes it anew. damaged is the number of bytes
 // that could not be believed; missing is what keep refused.
-func openJournal(fsy fsys.FS, name string, keep func(model.TopicPartition) bool) (j *journal, damaged int64,
+func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPartition) bool) (j *journal, damaged int64,
 	missing []model.TopicPartition, err error,
 ) {
 	data, err := readFile(fsy, name, maxJournalBytes)
@@ -55,11 +57,32 @@ func openJournal(fsy fsys.FS, name string, keep func(model.TopicPartition) bool)
 		delete(states, tp)
 	}
 	slices.SortFunc(missing, comparePartitions)
-	j = &journal{fs: fsy, name: name, states: states}
-	if err := j.compact(); err != nil {
+	j = &journal{fs: fsy, name: name, room: room, states: states}
+	err = j.compact()
+	if errors.Is(err, fsys.ErrNoSpace) && j.failed == nil && good > 0 {
+		err = j.goOn(int64(good), missing)
+	}
+	if err != nil {
 		return nil, 0, nil, err
 	}
 	return j, int64(len(data) - good), missing, nil
+}
+
+// goOn uses the file as it is, without what could not be believed, where the disk is too full to write it anew.
+func (j *journal) goOn(good int64, gone []model.TopicPartition) error {
+	f, err := j.fs.Open(j.name)
+	if err != nil {
+		return err
+	}
+	j.file, j.live = f, good
+	for _, tp := range gone { // the file still speaks of them
+		j.states[tp] = logState{}
+	}
+	if err := f.Truncate(good); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	j.unsaved = true
+	return nil
 }
 
 func comparePartitions(a, b model.TopicPartition) int {
@@ -121,8 +144,8 @@ func (j *journal) appendLocked(updates []logUpdate) error {
 	if j.buf = buf; len(buf) == 0 {
 		return nil
 	}
-	if _, err := j.file.Append(buf); err != nil {
-		return j.fail(err)
+	if err := j.room.within(func() error { return j.write(buf) }); err != nil {
+		return err
 	}
 	j.unsaved = true
 	for _, u := range updates {
@@ -135,6 +158,22 @@ func (j *journal) appendLocked(updates []logUpdate) error {
 	return nil
 }
 
+// write appends whole frames or nothing.
+func (j *journal) write(frames []byte) error {
+	at := j.file.Position()
+	_, err := j.file.Append(frames)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, fsys.ErrNoSpace) || errors.Is(err, fsys.ErrSyncFailed) {
+		return j.fail(err)
+	}
+	if cutErr := j.file.Truncate(at); cutErr != nil {
+		return j.fail(errors.Join(err, cutErr))
+	}
+	return fmt.Errorf("write %s: %w", j.name, err)
+}
+
 func (j *journal) syncLocked() error {
 	if j.failed != nil || !j.unsaved {
 		return j.failed
@@ -143,10 +182,16 @@ func (j *journal) syncLocked() error {
 		return j.fail(err)
 	}
 	j.unsaved = false
-	if size := j.file.Position(); size > journalCompactMin && size > journalCompactBy*j.live {
-		return j.compact()
+	size := j.file.Position()
+	if size <= journalCompactMin || size <= journalCompactBy*j.live || size < j.wait {
+		return nil
 	}
-	return nil
+	err := j.compact()
+	if errors.Is(err, fsys.ErrNoSpace) && j.failed == nil {
+		j.wait = 2 * size // the file that is there is whole and synced
+		return nil
+	}
+	return err
 }
 
 func (j *journal) fail(err error) error {
@@ -163,20 +208,24 @@ func (j *journal) compact() error {
 	for _, tp := range slices.SortedFunc(maps.Keys(j.states), comparePartitions) {
 		b = appendEpochsFrame(b, tp, j.states[tp])
 	}
-	if j.file != nil {
-		if err := j.file.Close(); err != nil {
-			return j.fail(err)
-		}
-		j.file = nil
+	err := j.room.within(func() error { return writeFileAtomic(j.fs, j.name, b) })
+	if errors.Is(err, fsys.ErrNoSpace) && !errors.Is(err, fsys.ErrSyncFailed) {
+		return err // before anything was replaced
 	}
-	if err := writeFileAtomic(j.fs, j.name, b); err != nil {
+	if err != nil {
 		return j.fail(err)
 	}
 	f, err := j.fs.Open(j.name)
 	if err != nil {
 		return j.fail(err)
 	}
-	j.file, j.live, j.unsaved = f, int64(len(b)), false
+	old := j.file
+	j.file, j.live, j.unsaved, j.wait = f, int64(len(b)), false, 0
+	if old != nil {
+		if err := old.Close(); err != nil {
+			return j.fail(err)
+		}
+	}
 	return nil
 }
 

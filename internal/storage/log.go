@@ -45,6 +45,8 @@ type Log struct {
 	preallocated int64 // size of the active file
 	preallocStep int64
 	written      int64 // appended to the active segment since it was opened
+	begun        int64 // ms since 1970 when the active segment got its first batch; 0 where that was not seen
+	found        bool  // the active segment was found at the opening, with batches
 
 	unsynced  []*segment // sealed and not yet synced; each has its file open
 	dirtyDir  bool       // directory entries not yet synced

@@ -268,6 +268,7 @@ func (r *recovery) finish() error {
 	} else if !l.dir.report.CleanShutdown {
 		l.dirtyDir = true // the process before may have died between making a segment and syncing its name
 	}
+	l.found = l.pos > 0
 	l.durable.Store(l.end)
 	for _, s := range l.segs[:len(l.segs)-1] {
 		if err := s.letGo(); err != nil {

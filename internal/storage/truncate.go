@@ -40,6 +40,9 @@ func (l *Log) TruncateTo(offset int64) (logEndOffset int64, err error) {
 		return l.end, fmt.Errorf("truncate log %s to offset %d: %w", l.tp, offset, err)
 	}
 	if err := l.cutAt(i, pos, newEnd, min(offset, newEnd+1), l.removeFrom); err != nil {
+		if l.notBegun(err) {
+			return l.end, fmt.Errorf("truncate log %s to offset %d: %w", l.tp, offset, err)
+		}
 		return l.end, l.fail(ErrLogFailed, fmt.Errorf("truncate to offset %d: %w", offset, err))
 	}
 	return l.end, nil
@@ -88,7 +91,7 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	state.logStart = min(state.logStart, newEnd)
 	state.epochs = epochs.starts
 	if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state}); err != nil {
-		return err
+		return &notBegunError{err}
 	}
 	l.generation.Add(1)
 	defer l.generation.Add(1)
@@ -115,6 +118,19 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	}
 	l.publish()
 	return nil
+}
+
+// notBegunError is a failure of the journal before anything of the log was touched.
+type notBegunError struct{ cause error }
+
+func (e *notBegunError) Error() string { return e.cause.Error() }
+
+func (e *notBegunError) Unwrap() error { return e.cause }
+
+// notBegun says that an operation has changed nothing because the disk is full: the log goes on as it was.
+func (l *Log) notBegun(err error) bool {
+	var early *notBegunError
+	return errors.As(err, &early) && errors.Is(err, fsys.ErrNoSpace) && !errors.Is(err, ErrJournalFailed)
 }
 
 // removeFrom removes the segments behind i, last first, durably.
@@ -225,6 +241,9 @@ func (l *Log) DiscardDamage() (logEndOffset int64, err error) {
 		i-- // the damage is a missing tail of the segment before
 	}
 	if err := l.cutAt(i, l.damage.Position, from, from, l.keepCorrupt); err != nil {
+		if l.notBegun(err) {
+			return l.end, fmt.Errorf("log %s: discard from offset %d: %w", l.tp, from, err)
+		}
 		return l.end, l.fail(ErrLogFailed, fmt.Errorf("discard from offset %d: %w", from, err))
 	}
 	return l.end, nil
@@ -312,6 +331,9 @@ func (l *Log) Reset(start int64, producers []byte) error {
 		state = p
 	}
 	if err := l.reset(start, state); err != nil {
+		if l.notBegun(err) {
+			return fmt.Errorf("reset log %s to offset %d: %w", l.tp, start, err)
+		}
 		return l.fail(ErrLogFailed, fmt.Errorf("reset to offset %d: %w", start, err))
 	}
 	return nil
@@ -325,7 +347,7 @@ func (l *Log) reset(start int64, state *producerState) error {
 		saved.recoveryPoint = 0
 	}
 	if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: saved}); err != nil {
-		return err
+		return &notBegunError{err}
 	}
 	l.generation.Add(1)
 	defer l.generation.Add(1)
@@ -467,5 +489,5 @@ func (l *Log) keepSnapshot(offset int64) error {
 		}
 		info = snapshotInfo{offset: offset, segmentBase: offset, maxTimestamp: noTimestamp}
 	}
-	return writeFileAtomic(l.fs, l.snapshotName(offset), state.encode(info))
+	return l.dir.space.within(func() error { return writeFileAtomic(l.fs, l.snapshotName(offset), state.encode(info)) })
 }
