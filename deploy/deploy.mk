@@ -8,6 +8,9 @@ PORT_3 ?= 9112
 KEY_FILE ?= $(CURDIR)/deploy/gossip.key
 UP_TIMEOUT ?= 120
 VOLUMES ?=
+DIST ?= dist
+PLATFORMS ?= linux-amd64 linux-arm64 darwin-amd64 darwin-arm64 windows-amd64
+RELEASE_TIME ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 # Containers run as whoever made the image, so that they can read the gossip key, but never as root.
 CALLER := $(shell id -u)
@@ -53,4 +56,21 @@ COMPOSE_FORM ?= full
 
 .PHONY: test-compose
 test-compose: ## Bring the compose cluster up under a name of its own, break it under load, take it away (COMPOSE_FORM=short)
-	$(GO) test ./deploy -count=1 -timeout 15m -run '^TestCompose$$' -deploy.compose $(COMPOSE_FORM) -v
+	$(GO) test ./deploy -count=1 -timeout 15m -run '^TestCompose$$|^TestReleaseImage$$' -deploy.compose $(COMPOSE_FORM) -v
+
+# The same commit, Go version and VERSION give the same bytes.
+.PHONY: release
+release: ## Make archives, container images and checksums of PLATFORMS in DIST
+	rm -rf '$(DIST)' && mkdir -p '$(DIST)/build'
+	@for platform in $(PLATFORMS); do \
+		suffix=; if [[ $$platform == windows-* ]]; then suffix=.exe; fi; \
+		for program in broker:./cmd/broker brokerctl:./cmd/ctl; do \
+			echo "building $${program%%:*} for $$platform"; \
+			CGO_ENABLED=0 GOOS=$${platform%-*} GOARCH=$${platform#*-} $(GO) build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' \
+				-o "$(DIST)/build/$$platform/$${program%%:*}$$suffix" "$${program#*:}"; \
+		done; \
+	done
+	$(GO) run ./deploy/pack -version '$(VERSION)' -revision '$(REVISION)' -time $(RELEASE_TIME) \
+		-binaries '$(DIST)/build' -out '$(DIST)' LICENSE README.md CHANGELOG.md
+	rm -rf '$(DIST)/build'
+	@cd '$(DIST)' && sha256sum --check SHA256SUMS 2>/dev/null || shasum -a 256 --check SHA256SUMS
