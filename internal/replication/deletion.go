@@ -64,6 +64,12 @@ func (m *Manager) deleteLoop(ctx context.Context) error {
 
 // deleteOnce does what the present image asks for.
 func (m *Manager) deleteOnce(ctx context.Context) error {
+	// The logs are listed before the image is taken: a log that is made meanwhile belongs to a topic of a newer image, and is
+	// not to be taken for one of an unknown topic.
+	tps, err := m.opts.Dir.Logs()
+	if err != nil {
+		return err
+	}
 	m.mu.RLock()
 	image, epoch := m.image, m.brokerEpoch
 	ready := m.caughtUp && !m.closing
@@ -71,7 +77,7 @@ func (m *Manager) deleteOnce(ctx context.Context) error {
 	if !ready {
 		return nil
 	}
-	if err := m.clearLogs(image); err != nil {
+	if err := m.clearLogs(image, tps); err != nil {
 		return err
 	}
 	req := &internalv1.ReportDeletedRequest{BrokerId: int32(m.opts.NodeID), BrokerEpoch: int64(epoch)}
@@ -85,16 +91,12 @@ func (m *Manager) deleteOnce(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	_, err := m.opts.Controller.ReportDeleted(ctx, req)
+	_, err = m.opts.Controller.ReportDeleted(ctx, req)
 	return err
 }
 
-// clearLogs deletes the logs of deleted topics and sets aside those of topics that the image does not know at all.
-func (m *Manager) clearLogs(image *metadata.Image) error {
-	tps, err := m.opts.Dir.Logs()
-	if err != nil {
-		return err
-	}
+// clearLogs deletes those logs that are of deleted topics and sets aside those of topics that the image does not know at all.
+func (m *Manager) clearLogs(image *metadata.Image, tps []model.TopicPartition) error {
 	var errs []error
 	for _, tp := range tps {
 		if _, ok := image.TopicByID(tp.TopicID); ok {
