@@ -272,23 +272,39 @@ func (l *Log) Sync() (durableEnd int64, err error) {
 
 // syncHeld is Sync for callers that hold syncMu.
 func (l *Log) syncHeld() (int64, error) {
+	p, err := l.beginSync()
+	if err != nil || !p.needed() {
+		return p.end, err
+	}
+	return l.endSync(p, l.syncFiles(p))
+}
+
+// pendingSync is what one sync of a log has to make durable. It is made with syncMu and mu held; syncMu stays held to its end.
+type pendingSync struct {
+	end      int64 // durable when the sync has succeeded; before it was begun, what is durable already
+	sealed   []*segment
+	active   *segment
+	dirty    bool     // bytes of the active segment
+	dirtyDir bool     // names in the log's directory
+	fresh    []string // directories above it
+}
+
+func (p *pendingSync) needed() bool { return p.dirty || p.dirtyDir || len(p.fresh) > 0 }
+
+// beginSync notes what there is to sync. The caller holds syncMu.
+func (l *Log) beginSync() (pendingSync, error) {
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	if err := l.usable(); err != nil {
-		l.mu.Unlock()
-		return l.durable.Load(), err
+		return pendingSync{end: l.durable.Load()}, err
 	}
-	end := l.end
-	active := l.active()
-	sealed := l.unsynced
-	dirtyDir, fresh := l.dirtyDir, l.freshDirs
-	dirty := end > l.durable.Load()
-	l.mu.Unlock()
-	if !dirty && !dirtyDir && len(fresh) == 0 {
-		return end, nil
-	}
+	return pendingSync{
+		end: l.end, sealed: l.unsynced, active: l.active(), dirty: l.end > l.durable.Load(), dirtyDir: l.dirtyDir, fresh: l.freshDirs,
+	}, nil
+}
 
-	err := l.syncFiles(sealed, active, dirty, dirtyDir, fresh)
-
+// endSync takes over what a sync has reached, or its failure, which is for ever. The caller holds syncMu since beginSync.
+func (l *Log) endSync(p pendingSync, err error) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
@@ -297,39 +313,39 @@ func (l *Log) syncHeld() (int64, error) {
 	if err := l.usable(); err != nil {
 		return l.durable.Load(), err
 	}
-	l.unsynced = slices.Clone(l.unsynced[len(sealed):])
-	if l.active() == active && dirtyDir {
+	l.unsynced = slices.Clone(l.unsynced[len(p.sealed):])
+	if l.active() == p.active && p.dirtyDir {
 		l.dirtyDir = false // no roll came between
 	}
 	l.freshDirs = nil
-	l.durable.Store(max(end, l.durable.Load()))
-	for _, s := range sealed {
+	l.durable.Store(max(p.end, l.durable.Load()))
+	for _, s := range p.sealed {
 		if err := s.letGo(); err != nil {
-			return end, l.fail(ErrSyncFailed, err)
+			return p.end, l.fail(ErrSyncFailed, err)
 		}
 	}
-	return end, nil
+	return p.end, nil
 }
 
 // syncFiles does the file system's part of a sync. The caller holds syncMu and not mu.
-func (l *Log) syncFiles(sealed []*segment, active *segment, dirty, dirtyDir bool, fresh []string) error {
-	for _, s := range sealed {
+func (l *Log) syncFiles(p pendingSync) error {
+	for _, s := range p.sealed {
 		if err := s.file.Load().SyncData(); err != nil {
 			return err
 		}
 	}
 	// A roll that comes in between only moves active to the unsynced ones: its file stays open while syncMu is held.
-	if dirty {
-		if err := active.file.Load().SyncData(); err != nil {
+	if p.dirty {
+		if err := p.active.file.Load().SyncData(); err != nil {
 			return err
 		}
 	}
-	if dirtyDir || len(fresh) > 0 {
+	if p.dirtyDir || len(p.fresh) > 0 {
 		if err := l.fs.SyncDir(l.path); err != nil {
 			return err
 		}
 	}
-	for _, dir := range fresh {
+	for _, dir := range p.fresh {
 		if err := l.fs.SyncDir(dir); err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ type recovery struct {
 	bases     []int64
 	snapshots []int64
 	scanned   []EpochStart // epoch starts found in scanned segments
+	ends      []int64      // where the last batch of each of them ends
 	touched   bool         // files were created, cut or removed
 }
 
@@ -65,7 +66,7 @@ func (r *recovery) run() error {
 			return err
 		}
 	}
-	l.epochs.starts = mergeEpochs(r.saved.epochs, r.scanned, l.end)
+	l.epochs.starts = mergeEpochs(believable(r.saved.epochs, r.scanned, r.ends), r.scanned, l.end)
 	return r.finish()
 }
 
@@ -158,7 +159,7 @@ func (r *recovery) beginAnew(start int64) error {
 			return err
 		}
 	}
-	l.start, l.end, r.scanned, l.damage = start, start, nil, nil
+	l.start, l.end, r.scanned, r.ends, l.damage = start, start, nil, nil, nil
 	s := newSegment(l.path, start)
 	if err := l.createSegmentFile(s); err != nil {
 		return err
