@@ -2,7 +2,9 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/internal/metadata"
@@ -48,6 +50,43 @@ func (e Endpoint) OpenReplicaStream(
 	}
 	return stream, nil
 }
+
+// FetchProducerSnapshot asks the leader of a partition for the state of its idempotent producers, over the connection of
+// catch-up traffic. The caller owns the bytes.
+func (e Endpoint) FetchProducerSnapshot(
+	ctx context.Context, leader *metadata.Broker, req *internalv1.FetchProducerSnapshotRequest,
+) ([]byte, error) {
+	if leader.PeerAddress == "" {
+		return nil, model.Errorf(model.CodeBrokerNotAvailable, "broker %d has no peer address", leader.ID)
+	}
+	conn, err := e.conns.Get(PurposeCatchUp, leader.PeerAddress)
+	if err != nil {
+		return nil, err
+	}
+	if err := awaitReady(ctx, conn, leader.PeerAddress); err != nil {
+		return nil, err
+	}
+	stream, err := internalv1.NewReplicaServiceClient(conn).FetchProducerSnapshot(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("ask broker %d for a producer snapshot: %w", leader.ID, wire.FromStatus(err))
+	}
+	var data []byte
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return data, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("receive a producer snapshot of broker %d: %w", leader.ID, wire.FromStatus(err))
+		}
+		if data = append(data, part.GetData()...); len(data) > maxSnapshotBytes {
+			return nil, model.Errorf(model.CodeInvalidRequest, "the producer snapshot of broker %d is larger than %d bytes", leader.ID, maxSnapshotBytes)
+		}
+	}
+}
+
+// maxSnapshotBytes bounds what is held in memory of a producer snapshot: some 140,000 producers with full windows.
+const maxSnapshotBytes = 256 << 20
 
 // replicaStream translates what the leader ended the stream with.
 type replicaStream struct{ wire.ReplicateClientStream }

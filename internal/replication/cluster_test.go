@@ -42,6 +42,8 @@ type cluster struct {
 	streams  map[*memStream]bool
 	refuse   model.ErrorCode // refuses proposals with this code
 	reported map[model.UUID][]model.NodeID
+
+	snapshots, failSnapshots int // producer snapshots asked for; the first so many fail
 }
 
 // testNode is one broker.
@@ -383,6 +385,22 @@ func (e endpoint) OpenReplicaStream(ctx context.Context, leader *metadata.Broker
 		return nil
 	})
 	return s, nil
+}
+
+func (e endpoint) FetchProducerSnapshot(
+	_ context.Context, leader *metadata.Broker, req *internalv1.FetchProducerSnapshotRequest,
+) ([]byte, error) {
+	c := e.n.c
+	c.mu.Lock()
+	to := c.nodes[leader.ID]
+	down := to == nil || to.group == nil || c.cut[[2]model.NodeID{min(e.n.id, leader.ID), max(e.n.id, leader.ID)}]
+	c.snapshots++
+	fail := c.snapshots <= c.failSnapshots
+	c.mu.Unlock()
+	if down || fail {
+		return nil, model.Errorf(model.CodeBrokerNotAvailable, "broker %d cannot be reached", leader.ID)
+	}
+	return to.mgr.ProducerSnapshot(req)
 }
 
 // memStream is a replica stream without a network.

@@ -40,6 +40,9 @@ type LeaderEndpoint interface {
 	// OpenReplicaStream opens a replica stream to a broker and sends hello in its first request. The stream ends when ctx
 	// does.
 	OpenReplicaStream(ctx context.Context, leader *metadata.Broker, hello *internalv1.ReplicaHello) (ReplicaStream, error)
+	// FetchProducerSnapshot asks the leader of a partition for the state of its idempotent producers at an offset. The
+	// caller owns the bytes.
+	FetchProducerSnapshot(ctx context.Context, leader *metadata.Broker, req *internalv1.FetchProducerSnapshotRequest) ([]byte, error)
 }
 
 // ReplicaServerStream is the leader's side of one replica stream. wire.ReplicateServerStream is one.

@@ -50,6 +50,7 @@ type effects struct {
 	proposal *core.Proposal
 	fetch    *fetcher // whose sender looks at the partition
 	sync     bool     // the log wants a sync
+	restart  *restart // the log is to begin anew
 	failed   error    // the disk failed
 }
 
@@ -83,8 +84,11 @@ func (m *Manager) apply(p *partition, out core.Output, fx *effects) {
 	if out.RoleChanged {
 		m.roleChanged(p, fx)
 	}
-	if out.Truncate || out.Restart {
+	if out.Truncate {
 		m.cut(p, out, fx)
+	}
+	if out.Restart {
+		fx.restart = &restart{p: p, leader: p.replica.Leader(), epoch: p.replica.LeaderEpoch(), at: out.RestartAt}
 	}
 	if out.PositionMoved {
 		p.waiting.complete(p, acksLeader, out.Position, fx)
@@ -156,23 +160,15 @@ func (m *Manager) roleChanged(p *partition, fx *effects) {
 	}
 }
 
-// cut truncates or restarts the log. The caller holds p.mu.
+// cut truncates the log. The caller holds p.mu.
 func (m *Manager) cut(p *partition, out core.Output, fx *effects) {
-	var err error
-	what := "truncate"
 	before := p.log.LogEndOffset()
-	if out.Restart {
-		what = "restart"
-		err = p.log.Reset(out.RestartAt, nil)
-	} else {
-		_, err = p.log.TruncateTo(out.TruncateTo)
-	}
-	if err != nil {
-		m.logFailed(p, what, err, fx)
+	if _, err := p.log.TruncateTo(out.TruncateTo); err != nil {
+		m.logFailed(p, "truncate", err, fx)
 		return
 	}
 	p.replica.Truncated(p.logState())
-	if after := p.log.LogEndOffset(); after < before || out.Restart {
+	if after := p.log.LogEndOffset(); after < before {
 		m.metrics.truncations.Inc()
 		m.opts.Logger.Info("log cut to agree with its leader", "partition", p.tp.String(), "leader", p.replica.Leader(),
 			"leader_epoch", p.replica.LeaderEpoch(), "from", before, "to", after)
@@ -205,6 +201,9 @@ func (m *Manager) settle(p *partition, fx *effects) {
 	}
 	if fx.fetch != nil {
 		fx.fetch.markReady(p)
+	}
+	if fx.restart != nil {
+		m.beginRestart(*fx.restart)
 	}
 	if fx.proposal != nil {
 		m.proposals.add(p, *fx.proposal)

@@ -106,11 +106,23 @@ func (c checkpointed) wantsFlush(before checkpointed) bool {
 	return c.log.Durable < c.log.End && (c.segments != before.segments || c.log.End == before.log.End)
 }
 
+// rollAged begins a new segment where the active one is older than segment.ms. The caller holds p.mu.
+func (m *Manager) rollAged(p *partition, nowMs int64) {
+	if p.closed || m.failed.Load() != nil {
+		return
+	}
+	if _, err := p.log.RollAged(nowMs, p.settings.SegmentMs); err != nil && p.log.Failed() == nil {
+		m.opts.Logger.Warn("closing an old segment failed, it is tried again", "partition", p.tp.String(), "error", err)
+	}
+}
+
 // checkpoint notes the HighWatermarks that have moved, with one sync for all. An error means that the directory has failed.
 func (m *Manager) checkpoint(all []*partition) error {
 	var items []storage.LogCheckpoint
+	now := m.opts.Clock.Now().UnixMilli()
 	for _, p := range all {
 		p.mu.Lock()
+		m.rollAged(p, now)
 		at := p.replica.Log()
 		noted := checkpointed{at, p.replica.LeaderEpoch(), p.log.SegmentCount()}
 		flush := !p.closed && noted.wantsFlush(p.checkpointed)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"slices"
 
 	"google.golang.org/grpc"
 
@@ -22,6 +23,28 @@ func (s *replicaService) Replicate(raw grpc.BidiStreamingServer[internalv1.Repli
 		return err
 	}
 	return s.replicas.ServeReplica(raw.Context(), wire.ReplicateServerStream{ServerStream: raw})
+}
+
+// snapshotPart is how much of a producer snapshot one response carries.
+const snapshotPart = 256 << 10
+
+// FetchProducerSnapshot sends the producer state of a partition to a follower that begins anew.
+func (s *replicaService) FetchProducerSnapshot(
+	req *internalv1.FetchProducerSnapshotRequest, stream grpc.ServerStreamingServer[internalv1.FetchProducerSnapshotResponse],
+) error {
+	if err := Authorize(stream.Context(), OperationInternal, cluster()); err != nil {
+		return err
+	}
+	data, err := s.replicas.ProducerSnapshot(req)
+	if err != nil {
+		return err
+	}
+	for part := range slices.Chunk(data, snapshotPart) {
+		if err := stream.Send(&internalv1.FetchProducerSnapshotResponse{Data: part}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Identity is what a node says of itself.

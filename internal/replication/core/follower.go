@@ -14,14 +14,18 @@ type following struct {
 	retryAt   time.Duration
 	retries   int
 	leaderHW  int64
+	leaderLow int64 // the leader's LogStartOffset
 	acked     ends
 	consumed  int64 // bytes taken in since the last acknowledgement
 	credit    int64
+	restart   bool // the log is about to begin anew at restartAt
+	restartAt int64
 }
 
-// SubscribeDue says from when on the follower wants to subscribe; false when it has a subscription or is no follower.
+// SubscribeDue says from when on the follower wants to subscribe; false when it has a subscription, is about to begin its log
+// anew, or is no follower.
 func (r *Replica) SubscribeDue() (at time.Duration, wanted bool) {
-	if r.role != RoleFollower || r.follow.streaming {
+	if r.role != RoleFollower || r.follow.streaming || r.follow.restart {
 		return 0, false
 	}
 	return r.follow.retryAt, true
@@ -34,7 +38,7 @@ func (r *Replica) NextSubscribe(subscriptionID uint64, credit int64, now time.Du
 		return Subscribe{}, false
 	}
 	r.follow.streaming, r.follow.subID, r.follow.credit = true, subscriptionID, credit
-	r.follow.consumed, r.follow.leaderHW = 0, 0
+	r.follow.consumed, r.follow.leaderHW, r.follow.leaderLow = 0, 0, 0
 	r.follow.acked = ends{log: r.log.End, durable: r.log.Durable}
 	return Subscribe{
 		SubscriptionID: subscriptionID, Follower: r.self, FollowerEpoch: r.brokerEpoch, LeaderEpoch: r.leaderEpoch,
@@ -91,11 +95,12 @@ func (r *Replica) FrameReceived(in FrameIn, now time.Duration) (Verdict, Output)
 	case in.Answer.Diverging:
 		r.follow.streaming = false
 		r.follow.retryAt = now
-		r.reconcile(in.Answer, &out)
+		r.reconcile(in.Answer, now, &out)
 		return FrameDropped, out
 	case in.Answer.Code == model.CodeOffsetOutOfRange && in.Answer.LogStart > r.log.End:
 		r.follow.streaming = false
 		r.follow.retryAt = now
+		r.follow.restart, r.follow.restartAt = true, in.Answer.LogStart
 		out.Restart, out.RestartAt = true, in.Answer.LogStart
 		return FrameDropped, out
 	case in.Answer.Code != model.CodeNone:
@@ -104,19 +109,35 @@ func (r *Replica) FrameReceived(in FrameIn, now time.Duration) (Verdict, Output)
 		return FrameDropped, out
 	}
 	r.follow.leaderHW = max(r.follow.leaderHW, in.HighWatermark)
+	r.follow.leaderLow = max(r.follow.leaderLow, in.LogStart)
 	if in.Bytes > 0 {
-		if in.BaseOffset != r.log.End {
+		// A log that begins within a batch gets that batch whole.
+		if in.BaseOffset != r.log.End && (in.BaseOffset > r.log.End || r.log.Start != r.log.End) {
 			r.resubscribe(now) // a gap: nothing of it is taken
 			return FrameDropped, out
 		}
 		r.follow.consumed += in.Bytes
-		r.followLogStart(in.LogStart, &out)
+		r.followLogStart(&out)
 		return FrameAppend, out
 	}
 	r.follow.retries = 0
 	r.followHighWatermark(&out)
-	r.followLogStart(in.LogStart, &out)
+	r.followLogStart(&out)
 	return FrameDropped, out
+}
+
+// Restarting says that a Restart was asked for and neither Truncated nor RestartFailed was called since: at which offset.
+func (r *Replica) Restarting() (at int64, restarting bool) {
+	return r.follow.restartAt, r.role == RoleFollower && r.follow.restart
+}
+
+// RestartFailed reports that the log could not begin anew now; the follower asks its leader again, after a while.
+func (r *Replica) RestartFailed(now time.Duration) {
+	if _, restarting := r.Restarting(); restarting {
+		r.follow.restart = false
+		r.follow.retries = max(r.follow.retries, 1)
+		r.resubscribe(now)
+	}
 }
 
 // Appended reports that the batches of a frame were appended and the log now ends at end.
@@ -126,15 +147,16 @@ func (r *Replica) Appended(end int64) Output {
 	if r.role == RoleFollower {
 		r.follow.retries = 0
 		r.followHighWatermark(&out)
+		r.followLogStart(&out)
 	}
 	return out
 }
 
 func (r *Replica) followHighWatermark(out *Output) { r.raise(min(r.follow.leaderHW, r.log.End), out) }
 
-// followLogStart never passes the own HighWatermark.
-func (r *Replica) followLogStart(start int64, out *Output) {
-	if start = min(start, r.log.HighWatermark); start > r.log.Start {
+// followLogStart follows the leader's LogStartOffset and never passes the own HighWatermark.
+func (r *Replica) followLogStart(out *Output) {
+	if start := min(r.follow.leaderLow, r.log.HighWatermark); start > r.log.Start {
 		r.log.Start = start
 		out.LogStartMoved, out.LogStart = true, start
 	}
@@ -143,7 +165,7 @@ func (r *Replica) followLogStart(start int64, out *Output) {
 // reconcile walks the history back by one step (R5): to where the leader's log ends the epoch, or where our own does, the
 // earlier of the two; where the leader's epoch is unknown here, to the end of the largest one below it. The next
 // subscription asks again from there. Committed records are never cut.
-func (r *Replica) reconcile(answer SubscribeAnswer, out *Output) {
+func (r *Replica) reconcile(answer SubscribeAnswer, now time.Duration, out *Output) {
 	epoch, end := r.history.EpochEndOffset(answer.DivergingEpoch)
 	switch {
 	case answer.DivergingEpoch < 0 || epoch < 0:
@@ -158,6 +180,11 @@ func (r *Replica) reconcile(answer SubscribeAnswer, out *Output) {
 				"committed here; compare the replicas and decide which history to keep",
 			r.leader, r.leaderEpoch, end, answer.DivergingEpoch, answer.DivergingEnd, r.floor), out)
 		return
+	}
+	if end == r.log.End {
+		// Nothing to cut: the same question will get the same answer until the leader changes.
+		r.follow.retries = max(r.follow.retries, 1)
+		r.resubscribe(now)
 	}
 	out.Truncate, out.TruncateTo = true, end
 }

@@ -202,6 +202,10 @@ func (r *Replica) compare(sub Subscribe) SubscribeAnswer {
 	if sub.FetchOffset == r.log.Start {
 		return SubscribeAnswer{} // nothing that can be read lies before it
 	}
+	if sub.LastFetchedEpoch == model.NoLeaderEpoch && sub.FetchOffset <= r.log.End {
+		// An empty log that begins above ours: it followed a leader that had moved its start there, which was committed.
+		return SubscribeAnswer{}
+	}
 	epoch, end := r.history.EpochEndOffset(sub.LastFetchedEpoch)
 	if epoch == sub.LastFetchedEpoch && sub.FetchOffset <= end {
 		return SubscribeAnswer{}

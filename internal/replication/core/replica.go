@@ -174,7 +174,7 @@ func (r *Replica) LocalStart(start int64) Output {
 func (r *Replica) Truncated(log LogState) {
 	r.log.Start, r.log.End, r.log.Durable = log.Start, log.End, min(log.Durable, log.End)
 	r.log.HighWatermark = min(max(r.log.HighWatermark, log.Start), log.End)
-	r.follow.acked = ends{}
+	r.follow.acked, r.follow.restart = ends{}, false
 }
 
 // position is what counts for the HighWatermark.

@@ -135,7 +135,8 @@ type Output struct {
 	// call Truncated. No frame is taken in meanwhile.
 	Truncate   bool
 	TruncateTo int64
-	// Restart asks to drop the whole log and begin anew at RestartAt (the leader's LogStartOffset), then to call Truncated.
+	// Restart asks to drop the whole log and begin anew at RestartAt (the leader's LogStartOffset) with the leader's producer
+	// state there (R12), then to call Truncated, or RestartFailed. That may take its time, unless the role changes meanwhile.
 	Restart   bool
 	RestartAt int64
 	// PositionMoved says that the leader's own position moved to Position: acks=leader is complete below it.

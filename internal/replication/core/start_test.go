@@ -1,0 +1,114 @@
+package core
+
+import (
+	"testing"
+	"time"
+
+	"github.com/penstock-io/penstock/internal/model"
+)
+
+func frameOf(r *Replica, in FrameIn) FrameIn {
+	in.SubscriptionID, in.LeaderEpoch = 5, r.LeaderEpoch()
+	return in
+}
+
+func subscribeNow(t *testing.T, r *Replica, now time.Duration) Subscribe {
+	t.Helper()
+	sub, ok := r.NextSubscribe(5, 1<<20, now)
+	if !ok {
+		t.Fatalf("no subscription: %v", r)
+	}
+	return sub
+}
+
+// The leader tells its start once; a follower whose HighWatermark lies below follows as that rises.
+func TestFollowerFollowsTheStartAsItsHighWatermarkRises(t *testing.T) {
+	log := new(modelLog).fill(1, 1, 1)
+	r := followerOf(t, log, partitionOf(1, 2, 1, 1, 2))
+	subscribeNow(t, r, 0)
+	verdict, out := r.FrameReceived(frameOf(r, FrameIn{HighWatermark: 5, LogStart: 5, Bytes: 10, BaseOffset: 3}), 0)
+	if verdict != FrameAppend || out.LogStartMoved {
+		t.Fatalf("%v, %+v", verdict, out)
+	}
+	log.fill(2, 2)
+	if out = r.Appended(5); !out.LogStartMoved || out.LogStart != 5 || r.Log().HighWatermark != 5 {
+		t.Fatalf("%+v, %v", out, r)
+	}
+}
+
+func TestRestartTakesItsTime(t *testing.T) {
+	log := new(modelLog).fill(1)
+	r := followerOf(t, log, partitionOf(1, 2, 1, 1))
+	refuse := func(now time.Duration) {
+		t.Helper()
+		subscribeNow(t, r, now)
+		_, out := r.FrameReceived(frameOf(r, FrameIn{Answer: SubscribeAnswer{Code: model.CodeOffsetOutOfRange, LogStart: 7}}), now)
+		if at, restarting := r.Restarting(); !out.Restart || out.RestartAt != 7 || !restarting || at != 7 {
+			t.Fatalf("%+v, %d, %v", out, at, restarting)
+		}
+		if _, wanted := r.SubscribeDue(); wanted {
+			t.Fatal("subscribes while its log is about to begin anew")
+		}
+	}
+	refuse(0)
+	r.RestartFailed(time.Second)
+	at, wanted := r.SubscribeDue()
+	if !wanted || at <= time.Second {
+		t.Fatalf("asks again at %v, %v", at, wanted)
+	}
+	refuse(at)
+	log.records, log.starts = make([]modelRecord, 7), nil
+	r.Truncated(LogState{Start: 7, End: 7, Durable: 7})
+	if sub := subscribeNow(t, r, at); sub.FetchOffset != 7 || sub.LastFetchedEpoch != model.NoLeaderEpoch {
+		t.Fatalf("%+v", sub)
+	}
+	// The new start lies within a batch, which comes whole.
+	if verdict, _ := r.FrameReceived(frameOf(r, FrameIn{HighWatermark: 9, LogStart: 7, Bytes: 10, BaseOffset: 6}), at); verdict != FrameAppend {
+		t.Fatal("the batch that holds the start was dropped")
+	}
+	log.fill(2, 2)
+	r.Appended(9)
+	if verdict, _ := r.FrameReceived(frameOf(r, FrameIn{HighWatermark: 9, LogStart: 7, Bytes: 10, BaseOffset: 8}), at); verdict != FrameDropped {
+		t.Fatal("a batch that overlaps what is there was taken")
+	}
+	// Another leader ends it.
+	subscribeNow(t, r, time.Hour)
+	r.FrameReceived(frameOf(r, FrameIn{Answer: SubscribeAnswer{Code: model.CodeOffsetOutOfRange, LogStart: 20}}), 0)
+	r.Apply(partitionOf(3, 3, 2, 3), 0)
+	if _, restarting := r.Restarting(); restarting {
+		t.Fatal("the restart outlived the leader")
+	}
+}
+
+func TestLeaderServesAnEmptyFollowerThatBeginsAboveItsStart(t *testing.T) {
+	log := new(modelLog).fill(1, 1, 1, 1)
+	r := leaderOf(t, log, partitionOf(1, 2, 1, 1))
+	sub := func(offset int64) SubscribeAnswer {
+		answer, _ := r.FollowerSubscribed(Subscribe{
+			SubscriptionID: uint64(offset + 1), Follower: 2, FollowerEpoch: 12, LeaderEpoch: 2, FetchOffset: offset,
+			LastFetchedEpoch: model.NoLeaderEpoch, DurableEnd: offset, Credit: 1,
+		}, 0)
+		return answer
+	}
+	if answer := sub(3); answer != (SubscribeAnswer{}) {
+		t.Errorf("%+v", answer)
+	}
+	if answer := sub(4); answer != (SubscribeAnswer{}) {
+		t.Errorf("%+v", answer)
+	}
+	if answer := sub(9); !answer.Diverging {
+		t.Errorf("beyond the end: %+v", answer)
+	}
+}
+
+// An answer that leaves nothing to cut is asked for again after a while, not at once.
+func TestReconcilingWithoutProgressBacksOff(t *testing.T) {
+	log := new(modelLog).fill(1)
+	r := followerOf(t, log, partitionOf(1, 2, 1, 1))
+	r.Truncated(LogState{Start: 5, End: 5, Durable: 5})
+	subscribeNow(t, r, 0)
+	r.FrameReceived(frameOf(r, FrameIn{Answer: SubscribeAnswer{Diverging: true, DivergingEpoch: -1}}), time.Second)
+	if at, wanted := r.SubscribeDue(); !wanted || at <= time.Second {
+		t.Fatalf("asks again at %v, %v", at, wanted)
+	}
+}
