@@ -3,13 +3,13 @@ package server
 import (
 	"context"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
 	"github.com/penstock-io/penstock/internal/metadata"
 	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/replication"
 )
 
 // adminTimeout bounds what is asked of the controller where the client sets no deadline.
@@ -18,8 +18,9 @@ const adminTimeout = 10 * time.Second
 // adminService is penstock.v1.AdminService.
 type adminService struct {
 	penstockv1.UnimplementedAdminServiceServer
-	cache  *Cache
-	quorum Quorum
+	cache    *Cache
+	quorum   Quorum
+	replicas *replication.Manager
 }
 
 // CreateTopic passes the request on and waits until this broker knows the topic.
@@ -50,12 +51,16 @@ func (s *adminService) CreateTopic(
 func plannedTopic(name string, made *internalv1.CreateTopicResponse) *penstockv1.TopicMetadata {
 	t := &penstockv1.TopicMetadata{Name: name, TopicId: made.GetTopicId(), Internal: model.IsInternalTopic(name)}
 	for _, p := range made.GetPartitions() {
-		t.Partitions = append(t.Partitions, &penstockv1.PartitionMetadata{
-			Partition: p.GetPartition(), LeaderId: p.GetLeader(), LeaderEpoch: p.GetLeaderEpoch(),
-			PartitionEpoch: p.GetPartitionEpoch(), Replicas: p.GetReplicas(), Isr: p.GetIsr(), Elr: p.GetElr(),
-		})
+		t.Partitions = append(t.Partitions, plannedPartition(p))
 	}
 	return t
+}
+
+func plannedPartition(p *internalv1.PartitionRecord) *penstockv1.PartitionMetadata {
+	return &penstockv1.PartitionMetadata{
+		Partition: p.GetPartition(), LeaderId: p.GetLeader(), LeaderEpoch: p.GetLeaderEpoch(),
+		PartitionEpoch: p.GetPartitionEpoch(), Replicas: p.GetReplicas(), Isr: p.GetIsr(), Elr: p.GetElr(),
+	}
 }
 
 // DeleteTopic passes the request on and waits until this broker knows that the topic is gone.
@@ -120,23 +125,6 @@ func (s *adminService) DescribeTopic(
 		return nil, err
 	}
 	return &penstockv1.DescribeTopicResponse{Topic: topicOf(t), Configs: configsOf(t)}, nil
-}
-
-// configsOf lists the settings in force, by key.
-func configsOf(t *metadata.Topic) []*penstockv1.TopicConfig {
-	set := t.Configs()
-	var configs []*penstockv1.TopicConfig
-	for _, row := range metadata.TopicSettingTable() {
-		value, source := row.Default, penstockv1.ConfigSource_CONFIG_SOURCE_DEFAULT
-		if row.Key == "min.insync.replicas" && value == "" {
-			value = strconv.Itoa(t.Settings().EffectiveMinISR(replicationFactor(t)))
-		}
-		if own, ok := set[row.Key]; ok {
-			value, source = own, penstockv1.ConfigSource_CONFIG_SOURCE_TOPIC
-		}
-		configs = append(configs, &penstockv1.TopicConfig{Key: row.Key, Value: value, Source: source})
-	}
-	return configs
 }
 
 // DescribeQuorum asks the active controller.

@@ -11,6 +11,7 @@ const (
 	OperationWrite
 	OperationCreate
 	OperationDelete
+	OperationAlter
 	OperationDescribe
 	OperationInternal // between nodes
 )

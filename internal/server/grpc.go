@@ -118,7 +118,7 @@ func (c *Client) NewServer(listener string) *grpc.Server {
 	server := newServer(c.Limits.Wire, listener, c.Logger, c.gate()...)
 	stopping := c.Group.Stopping()
 	penstockv1.RegisterMetadataServiceServer(server, &metadataService{cache: c.Cache, quorum: c.Quorum, stopping: stopping})
-	penstockv1.RegisterAdminServiceServer(server, &adminService{cache: c.Cache, quorum: c.Quorum})
+	penstockv1.RegisterAdminServiceServer(server, &adminService{cache: c.Cache, quorum: c.Quorum, replicas: c.Replicas})
 	penstockv1.RegisterProducerServiceServer(server, &producerService{client: c})
 	penstockv1.RegisterConsumerServiceServer(server, &consumerService{client: c})
 	healthv1.RegisterHealthServer(server, c.healthServer())
