@@ -50,6 +50,38 @@ func (t TimestampType) String() string {
 	return "CreateTime"
 }
 
+// CleanupPolicy says how a log is kept from growing for ever.
+type CleanupPolicy uint8
+
+const (
+	// CleanupDelete removes the oldest segments by retention.ms and retention.bytes. The default.
+	CleanupDelete CleanupPolicy = iota
+	// CleanupCompact keeps the latest record of each key.
+	CleanupCompact
+	// CleanupCompactDelete does both.
+	CleanupCompactDelete
+)
+
+// String returns Kafka's spelling.
+func (p CleanupPolicy) String() string {
+	switch p {
+	case CleanupDelete:
+		return "delete"
+	case CleanupCompact:
+		return "compact"
+	case CleanupCompactDelete:
+		return "compact,delete"
+	default:
+		return fmt.Sprintf("CleanupPolicy(%d)", uint8(p))
+	}
+}
+
+// Deletes says whether old segments go.
+func (p CleanupPolicy) Deletes() bool { return p != CleanupCompact }
+
+// Compacts says whether older records of a key go: records need keys then.
+func (p CleanupPolicy) Compacts() bool { return p != CleanupDelete }
+
 // TopicSettings are the settings of a topic, typed. The zero value is not valid: see DefaultTopicSettings.
 type TopicSettings struct {
 	FlushMode            FlushMode
@@ -59,6 +91,13 @@ type TopicSettings struct {
 	SegmentMs            int64 // age of the active segment, in milliseconds, at which it is closed
 	IndexIntervalBytes   int   // log bytes between two entries of the offset index
 	MessageTimestampType TimestampType
+
+	CleanupPolicy          CleanupPolicy
+	RetentionMs            int64   // -1: for ever
+	RetentionBytes         int64   // of each partition; -1: any size
+	DeleteRetentionMs      int64   // how long tombstones are kept once they were compacted
+	MinCleanableDirtyRatio float64 // share of the log not yet compacted, 0 to 1, from which on it is
+	MinCompactionLagMs     int64   // age of a record below which it is not compacted
 }
 
 // EffectiveMinISR is the number of in-sync replicas that acks=all and the HighWatermark want of a partition with rf
@@ -77,20 +116,42 @@ func (s TopicSettings) EffectiveMinISR(rf int) int {
 // TopicSetting is one row of the table of topic settings.
 type TopicSetting struct {
 	Key     string // Kafka's spelling
-	Type    string // "int", or the values allowed, separated by "|"
+	Type    string // "int", "ratio" (0 to 1), or the values allowed, separated by "|"
 	Default string // the value in force where nothing is set; empty where it depends on the topic
 	Min     int64  // for "int"
 	Max     int64  // for "int"
 	Doc     string
 
-	set func(s *TopicSettings, n int64, word string)
+	set      func(s *TopicSettings, n int64, word string)
+	setRatio func(s *TopicSettings, r float64) // of type "ratio"
 }
 
 var topicSettings = []TopicSetting{
 	{
+		Key: "cleanup.policy", Type: "delete|compact|compact,delete|delete,compact", Default: "delete",
+		Doc: "delete removes old segments by retention.ms and retention.bytes; compact keeps the latest record of each key, and " +
+			"records without a key are refused; both together do both.",
+		set: func(s *TopicSettings, _ int64, word string) {
+			switch word {
+			case "compact":
+				s.CleanupPolicy = CleanupCompact
+			case "delete":
+				s.CleanupPolicy = CleanupDelete
+			default:
+				s.CleanupPolicy = CleanupCompactDelete
+			}
+		},
+	},
+	{
 		Key: "compression.type", Type: "producer", Default: "producer",
 		Doc: "Batches keep the compression that the producer chose; the broker does not compress anew.",
 		set: func(*TopicSettings, int64, string) {},
+	},
+	{
+		Key: "delete.retention.ms", Type: "int", Default: "86400000", Min: 0, Max: math.MaxInt64,
+		Doc: "How long, in milliseconds, a compacted log keeps a record with a null value (a tombstone) after it has removed what the " +
+			"tombstone deletes, so that readers hear of it.",
+		set: func(s *TopicSettings, n int64, _ string) { s.DeleteRetentionMs = n },
 	},
 	{
 		Key: "flush.mode", Type: "fsync|os", Default: "fsync",
@@ -123,9 +184,31 @@ var topicSettings = []TopicSetting{
 		},
 	},
 	{
+		Key: "min.cleanable.dirty.ratio", Type: "ratio", Default: "0.5",
+		Doc:      "Share of a compacted log, in bytes, that was not compacted yet, from which on it is.",
+		set:      func(*TopicSettings, int64, string) {},
+		setRatio: func(s *TopicSettings, r float64) { s.MinCleanableDirtyRatio = r },
+	},
+	{
+		Key: "min.compaction.lag.ms", Type: "int", Default: "0", Min: 0, Max: math.MaxInt64,
+		Doc: "Age in milliseconds below which a record is not compacted.",
+		set: func(s *TopicSettings, n int64, _ string) { s.MinCompactionLagMs = n },
+	},
+	{
 		Key: "min.insync.replicas", Type: "int", Default: "", Min: 1, Max: 32,
 		Doc: "In-sync replicas that acks=all needs. Not set: 1 up to replication factor 2, the majority from 3 on.",
 		set: func(s *TopicSettings, n int64, _ string) { s.MinInsyncReplicas = int(n) },
+	},
+	{
+		Key: "retention.bytes", Type: "int", Default: "-1", Min: -1, Max: math.MaxInt64,
+		Doc: "Bytes of each partition that are kept at least; older segments beyond go. -1 keeps any size.",
+		set: func(s *TopicSettings, n int64, _ string) { s.RetentionBytes = n },
+	},
+	{
+		Key: "retention.ms", Type: "int", Default: "604800000", Min: -1, Max: math.MaxInt64,
+		Doc: "Age in milliseconds at which a segment goes, by its latest record; also the last one of a partition that is written to " +
+			"no more. -1 keeps records for ever.",
+		set: func(s *TopicSettings, n int64, _ string) { s.RetentionMs = n },
 	},
 	{
 		Key: "segment.bytes", Type: "int", Default: "1073741824", Min: 16 << 10, Max: 1 << 30,
@@ -142,13 +225,18 @@ var topicSettings = []TopicSetting{
 
 // Allowed tells the values allowed, for people.
 func (row TopicSetting) Allowed() string {
-	if row.Type != "int" {
+	switch {
+	case row.Type == "ratio":
+		return "number from 0 to 1"
+	case row.Type != "int":
 		return row.Type
-	}
-	if row.Max == math.MaxInt64 {
+	case row.Min == -1 && row.Max == math.MaxInt64:
+		return "-1, or whole number from 0 on"
+	case row.Max == math.MaxInt64:
 		return fmt.Sprintf("whole number from %d on", row.Min)
+	default:
+		return fmt.Sprintf("whole number from %d to %d", row.Min, row.Max)
 	}
-	return fmt.Sprintf("whole number from %d to %d", row.Min, row.Max)
 }
 
 // TopicSettingByKey finds a row of the table. The error is INVALID_CONFIG and names the nearest key that is known.
@@ -201,6 +289,14 @@ func ParseTopicSettings(configs map[string]string) (TopicSettings, error) {
 }
 
 func (row TopicSetting) parse(s *TopicSettings, value string) error {
+	if row.Type == "ratio" {
+		r, err := strconv.ParseFloat(value, 64)
+		if err != nil || !(r >= 0 && r <= 1) { // a NaN is neither
+			return model.Errorf(model.CodeInvalidConfig, "topic setting %s: %q is not a number from 0 to 1", row.Key, value)
+		}
+		row.setRatio(s, r)
+		return nil
+	}
 	if row.Type != "int" {
 		if !slices.Contains(strings.Split(row.Type, "|"), value) {
 			return model.Errorf(model.CodeInvalidConfig, "topic setting %s: %q is not one of %s", row.Key, value,

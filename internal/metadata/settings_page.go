@@ -27,7 +27,7 @@ func TopicSettingsPage() string {
 			def = "`" + row.Default + "`"
 		}
 		allowed := row.Allowed()
-		if row.Type != "int" {
+		if row.Type != "int" && row.Type != "ratio" {
 			allowed = "`" + strings.ReplaceAll(row.Type, "|", "`, `") + "`"
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", row.Key, def, allowed, row.Doc)

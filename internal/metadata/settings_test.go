@@ -31,11 +31,13 @@ func TestParseTopicSettings(t *testing.T) {
 	s, err := ParseTopicSettings(map[string]string{
 		"flush.mode": "os", "min.insync.replicas": "2", "max.message.bytes": "1024", "segment.bytes": "65536",
 		"message.timestamp.type": "LogAppendTime", "index.interval.bytes": "1024", "segment.ms": "5000",
-		"compression.type": "producer",
+		"compression.type": "producer", "cleanup.policy": "delete,compact", "retention.ms": "-1", "retention.bytes": "7",
+		"delete.retention.ms": "0", "min.cleanable.dirty.ratio": "0.25", "min.compaction.lag.ms": "9",
 	})
 	want := TopicSettings{
 		FlushMode: FlushOS, MinInsyncReplicas: 2, MaxMessageBytes: 1024, SegmentBytes: 65536, IndexIntervalBytes: 1024,
 		MessageTimestampType: TimestampLogAppendTime, SegmentMs: 5000,
+		CleanupPolicy: CleanupCompactDelete, RetentionMs: -1, RetentionBytes: 7, MinCleanableDirtyRatio: 0.25, MinCompactionLagMs: 9,
 	}
 	if err != nil || s != want {
 		t.Fatalf("%+v, %v", s, err)
@@ -47,7 +49,13 @@ func TestParseTopicSettings(t *testing.T) {
 	for _, c := range []struct{ key, value, says string }{
 		{"flush.mod", "os", `"flush.mode"`},
 		{"min.in.sync.replicas", "1", `"min.insync.replicas"`},
-		{"retention.ms", "1", "retention.ms"},
+		{"retention.m", "1", `"retention.ms"`},
+		{"retention.ms", "-2", "between -1 and"},
+		{"cleanup.policy", "compact|delete", "not one of"},
+		{"cleanup.policy", "erase", "not one of delete, compact"},
+		{"min.cleanable.dirty.ratio", "1.5", "number from 0 to 1"},
+		{"min.cleanable.dirty.ratio", "NaN", "number from 0 to 1"},
+		{"min.cleanable.dirty.ratio", "", "number from 0 to 1"},
 		{strings.Repeat("x", 1<<20), "1", "did you mean"},
 		{"", "1", "did you mean"},
 		{"flush.mode", "OS", "fsync, os"},
@@ -62,6 +70,17 @@ func TestParseTopicSettings(t *testing.T) {
 		_, err := ParseTopicSettings(map[string]string{c.key: c.value})
 		if !model.IsCode(err, model.CodeInvalidConfig) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%.20s=%s: got %.200v", c.key, c.value, err)
+		}
+	}
+}
+
+func TestCleanupPolicy(t *testing.T) {
+	for value, want := range map[string]struct{ deletes, compacts bool }{
+		"delete": {true, false}, "compact": {false, true}, "compact,delete": {true, true}, "delete,compact": {true, true},
+	} {
+		s, err := ParseTopicSettings(map[string]string{"cleanup.policy": value})
+		if p := s.CleanupPolicy; err != nil || p.Deletes() != want.deletes || p.Compacts() != want.compacts {
+			t.Errorf("%s: %v deletes %t, compacts %t, %v", value, p, p.Deletes(), p.Compacts(), err)
 		}
 	}
 }
