@@ -66,7 +66,9 @@ func (s *adminService) AlterTopicConfig(
 }
 
 // configsOf lists the settings of a topic in force, by key.
-func configsOf(t *metadata.Topic) []*penstockv1.TopicConfig { return configsInForce(t.Configs(), replicationFactor(t)) }
+func configsOf(t *metadata.Topic) []*penstockv1.TopicConfig {
+	return configsInForce(t.Configs(), replicationFactor(t))
+}
 
 // configsInForce lists the settings in force where a topic of that replication factor sets those.
 func configsInForce(set map[string]string, factor int) []*penstockv1.TopicConfig {
