@@ -3,8 +3,16 @@ package storage
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 )
+
+// syncTogether is how many waiting logs make one sync of the whole file system cheaper than one of each file, in parallel:
+// docs/adr/0005-syncs-of-many-partitions.md has the figures.
+const syncTogether = 16
+
+// syncsTogether says whether the system can sync a file system with one call.
+const syncsTogether = runtime.GOOS == "linux"
 
 // goroutines starts goroutines; *lifecycle.Group is one. Go says false when it has stopped and starts no more.
 type goroutines interface {
@@ -12,13 +20,16 @@ type goroutines interface {
 }
 
 // Syncer is the group commit of a data directory: appenders ask for a sync, and one sync covers all that asked for the
-// same log before it began. A few logs are synced in parallel. It is a shell: the simulator calls Log.Sync itself.
+// same log before it began. A few logs are synced in parallel, many by one sync of the file system. It is a shell: the
+// simulator calls Log.Sync itself.
 type Syncer struct {
 	onDurable func(l *Log, durableEnd int64, err error)
 	wake      chan struct{} // one token a worker that may have something to do
+	together  int           // so many waiting logs are synced together; 0 never
 
-	mu    sync.Mutex
-	queue []*Log
+	mu       sync.Mutex
+	queue    []*Log
+	batching bool // a sync of the file system is under way: the other workers wait
 }
 
 // States of Log.syncQueue.
@@ -33,12 +44,23 @@ const (
 // sync, one call at a time for one log, with the durable end, or with the error of a sync that failed for ever. It must
 // not block for long. The workers end when the group stops; what is queued then is not synced.
 func StartSyncer(group goroutines, workers int, onDurable func(l *Log, durableEnd int64, err error)) *Syncer {
-	workers = max(workers, 1)
-	s := &Syncer{onDurable: onDurable, wake: make(chan struct{}, workers)}
-	for i := range workers {
-		group.Go(fmt.Sprintf("syncer-%d", i), s.run)
+	s := newSyncer(workers, onDurable)
+	s.start(group)
+	return s
+}
+
+func newSyncer(workers int, onDurable func(l *Log, durableEnd int64, err error)) *Syncer {
+	s := &Syncer{onDurable: onDurable, wake: make(chan struct{}, max(workers, 1))}
+	if syncsTogether {
+		s.together = syncTogether
 	}
 	return s
+}
+
+func (s *Syncer) start(group goroutines) {
+	for i := range cap(s.wake) {
+		group.Go(fmt.Sprintf("syncer-%d", i), s.run)
+	}
 }
 
 // Request asks for a sync of everything appended to l before the call. It never blocks; requests that wait already are
@@ -75,20 +97,24 @@ func (s *Syncer) signal() {
 	}
 }
 
-func (s *Syncer) pop() *Log {
+// take returns what the next sync is for: nothing, one log, or all that wait where they are many.
+func (s *Syncer) take() []*Log {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.queue) == 0 {
-		s.queue = nil
+	if len(s.queue) == 0 || s.batching {
 		return nil
 	}
-	l := s.queue[0]
+	if s.together > 0 && len(s.queue) >= s.together {
+		all := s.queue
+		s.queue, s.batching = nil, true
+		return all
+	}
+	one := []*Log{s.queue[0]}
 	s.queue[0] = nil
-	s.queue = s.queue[1:]
-	if len(s.queue) > 0 {
+	if s.queue = s.queue[1:]; len(s.queue) > 0 {
 		s.signal()
 	}
-	return l
+	return one
 }
 
 func (s *Syncer) run(ctx context.Context) error {
@@ -98,8 +124,12 @@ func (s *Syncer) run(ctx context.Context) error {
 			return nil
 		case <-s.wake:
 		}
-		for l := s.pop(); l != nil && ctx.Err() == nil; l = s.pop() {
-			s.sync(l)
+		for logs := s.take(); logs != nil && ctx.Err() == nil; logs = s.take() {
+			if len(logs) == 1 {
+				s.sync(logs[0])
+			} else {
+				s.syncAll(logs)
+			}
 		}
 	}
 }
@@ -108,9 +138,56 @@ func (s *Syncer) run(ctx context.Context) error {
 func (s *Syncer) sync(l *Log) {
 	l.syncQueue.Store(syncRunning)
 	end, err := l.Sync()
+	s.finish(l, end, err)
+}
+
+// finish tells the result, and queues the log again where it was asked for meanwhile.
+func (s *Syncer) finish(l *Log, end int64, err error) {
 	s.onDurable(l, end, err)
 	if !l.syncQueue.CompareAndSwap(syncRunning, syncIdle) {
 		l.syncQueue.Store(syncQueued)
 		s.push(l)
+	}
+}
+
+// syncAll syncs many logs by one sync of their file system. Logs that are being truncated or closed, or that lie in
+// another directory than the first, are synced on their own afterwards.
+func (s *Syncer) syncAll(logs []*Log) {
+	var alone []*Log
+	held := make([]*Log, 0, len(logs))
+	pending := make([]pendingSync, 0, len(logs))
+	needed := false
+	for _, l := range logs {
+		if l.dir != logs[0].dir || !l.syncMu.TryLock() {
+			alone = append(alone, l)
+			continue
+		}
+		l.syncQueue.Store(syncRunning)
+		p, err := l.beginSync()
+		if err != nil || !p.needed() {
+			l.syncMu.Unlock()
+			s.finish(l, p.end, err)
+			continue
+		}
+		held, pending, needed = append(held, l), append(pending, p), true
+	}
+	var err error
+	if needed {
+		err = held[0].fs.SyncFS(held[0].dir.path)
+	}
+	s.mu.Lock()
+	s.batching = false
+	waiting := len(s.queue) > 0
+	s.mu.Unlock()
+	if waiting {
+		s.signal()
+	}
+	for i, l := range held {
+		end, err := l.endSync(pending[i], err)
+		l.syncMu.Unlock()
+		s.finish(l, end, err)
+	}
+	for _, l := range alone {
+		s.sync(l)
 	}
 }
