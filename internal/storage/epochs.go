@@ -116,3 +116,21 @@ func mergeEpochs(journal, scanned []EpochStart, logEnd int64) []EpochStart {
 	}
 	return c.starts
 }
+
+// believable drops the epochs of the journal behind whose start batches of an older epoch lie: a truncation has forgotten such
+// an epoch since the journal was written, and what was fetched then has no place in it. scanned are the epochs whose
+// batches were read, ends where the last batch of each of them ends.
+func believable(journal, scanned []EpochStart, ends []int64) []EpochStart {
+	return slices.DeleteFunc(slices.Clone(journal), func(e EpochStart) bool {
+		for i, s := range scanned {
+			if s.Epoch < e.Epoch && ends[i] > e.StartOffset && !knows(scanned, e.Epoch) {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+func knows(starts []EpochStart, epoch model.LeaderEpoch) bool {
+	return slices.ContainsFunc(starts, func(e EpochStart) bool { return e.Epoch == epoch })
+}

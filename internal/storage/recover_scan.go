@@ -97,11 +97,13 @@ func (r *recovery) walkBatches(f fsys.File, size int64) (bad, err error) {
 			r.scanned = append(r.scanned, EpochStart{
 				Epoch: model.LeaderEpoch(h.LeaderEpoch), StartOffset: max(h.BaseOffset, l.end),
 			})
+			r.ends = append(r.ends, 0)
 		} else if model.LeaderEpoch(h.LeaderEpoch) < r.scanned[n-1].Epoch {
 			return fmt.Errorf("%w: epoch %d after epoch %d", errBadBatch, h.LeaderEpoch, r.scanned[n-1].Epoch), nil
 		}
 		l.pos = w.pos
 		l.noteBatch(h, h.MaxTimestamp)
+		r.ends[len(r.ends)-1] = l.end
 	}
 }
 
