@@ -139,6 +139,17 @@ func (b *broker) register() {
 	})
 }
 
+// tellAgain repeats the registration, with where the logs end now.
+func (b *broker) tellAgain() {
+	if b.epoch == model.NoBrokerEpoch {
+		return
+	}
+	req, to := b.registration(), b.w.guessController(b.n)
+	b.w.net.call(b.n, to, time.Second, func(answer func(any)) {
+		to.voter.ctl.ask(func(batch *ccore.Batch) (any, error) { return batch.RegisterBroker(req) }, answer)
+	}, func(any, callStatus) {})
+}
+
 func (b *broker) registration() *internalv1.RegisterBrokerRequest {
 	req := &internalv1.RegisterBrokerRequest{
 		Registration: &internalv1.BrokerRegistrationRecord{

@@ -130,7 +130,7 @@ func (f *faults) inject() {
 }
 
 // operate is the operator: where all that could lead a partition have lost their seat and the controller that was told where
-// logs end is gone, the replicas are started anew to tell it again; a few times, for a controller may go with them.
+// logs end is gone, the replicas are started anew, or repeat their registration, to tell it again.
 func (f *faults) operate() {
 	w := f.w
 	if f.ended {
@@ -144,9 +144,13 @@ func (f *faults) operate() {
 		}
 		for _, id := range st.Replicas {
 			n := w.nodeOf(id)
-			if n.up && !n.frozen && n != w.raft.leader && n.toldTerm != w.raft.term && n.operated < 3 {
+			if n.up && !n.frozen && n.toldTerm != w.raft.term && n.operated < 10 {
 				n.toldTerm = w.raft.term
 				n.operated++
+				if n == w.raft.leader { // the controller that must be told would go with it
+					n.broker.tellAgain()
+					continue
+				}
 				w.note("operator", int64(id), int64(p.index), 0, 0)
 				n.die(false)
 				f.restartLater(n)

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/penstock-io/penstock/internal/model"
@@ -114,6 +115,14 @@ func (l *modelLog) EpochEndOffset(epoch model.LeaderEpoch) (model.LeaderEpoch, i
 		end = l.epochs[i].start
 	}
 	return model.NoLeaderEpoch, end
+}
+
+// describeEpochs is the epoch history for people.
+func (l *modelLog) describeEpochs() string {
+	if l.real != nil {
+		return fmt.Sprint(l.real.log.EpochStarts())
+	}
+	return fmt.Sprint(l.epochs)
 }
 
 // assignEpoch notes that an epoch begins at the log's end.

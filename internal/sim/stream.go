@@ -118,6 +118,7 @@ func (b *broker) subscribe(c *conn, follower *node, part int, sub core.Subscribe
 		return s.follower == follower && (s.epoch < sub.FollowerEpoch || s.epoch == sub.FollowerEpoch && s.id < sub.SubscriptionID)
 	})
 	if answer.Code != model.CodeNone || answer.Diverging {
+		b.w.comment("%s refuses %+v: %+v; epochs %s", r.p, sub, answer, r.log.describeEpochs())
 		b.w.note("subscribe-refused", int64(b.n.id), int64(part), int64(answer.Code), b2i(answer.Diverging))
 		b.refuse(c, follower, part, sub, answer)
 	} else {
