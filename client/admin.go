@@ -62,6 +62,9 @@ type TopicConfig struct {
 	Key, Value string
 	// Source is "default" or "topic".
 	Source string
+	// Default is the value in force where the topic sets none, Allowed tells which values there are, Documentation what the
+	// setting does.
+	Default, Allowed, Documentation string
 }
 
 // TopicDescription is a topic with its settings.
@@ -203,19 +206,7 @@ func (c *Client) DescribeTopic(ctx context.Context, name string) (TopicDescripti
 	var out TopicDescription
 	err := c.lookUp(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		r, err := penstockv1.NewAdminServiceClient(conn).DescribeTopic(ctx, &penstockv1.DescribeTopicRequest{Name: name})
-		out = TopicDescription{Topic: topicOf(r.GetTopic())}
-		for _, setting := range r.GetConfigs() {
-			source := "unknown"
-			switch setting.GetSource() {
-			case penstockv1.ConfigSource_CONFIG_SOURCE_DEFAULT:
-				source = "default"
-			case penstockv1.ConfigSource_CONFIG_SOURCE_TOPIC:
-				source = "topic"
-			case penstockv1.ConfigSource_CONFIG_SOURCE_UNSPECIFIED:
-			default:
-			}
-			out.Configs = append(out.Configs, TopicConfig{Key: setting.GetKey(), Value: setting.GetValue(), Source: source})
-		}
+		out = TopicDescription{Topic: topicOf(r.GetTopic()), Configs: configsOf(r.GetConfigs())}
 		return err
 	})
 	return out, err

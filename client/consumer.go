@@ -71,7 +71,8 @@ type Consumer struct {
 
 	mu         sync.Mutex
 	partitions map[partitionKey]*consumerPartition
-	streams    map[string]*fetchStream // by address
+	followed   map[string]*followedTopic // by name
+	streams    map[string]*fetchStream   // by address
 	items      []fetchItem
 	nextSub    uint64
 	closed     bool
@@ -132,7 +133,8 @@ func (c *Client) NewConsumer(config ConsumerConfig) (*Consumer, error) {
 	k := &Consumer{
 		client: c, config: config, group: c.group.Child("consumer"), kick: make(chan struct{}, 1),
 		ready: make(chan struct{}, 1), partitions: make(map[partitionKey]*consumerPartition),
-		streams: make(map[string]*fetchStream),
+		followed: make(map[string]*followedTopic),
+		streams:  make(map[string]*fetchStream),
 	}
 	k.unlisten = c.meta.listen(func() {
 		k.moved.Store(true)
@@ -203,6 +205,50 @@ func (k *Consumer) resolve(ctx context.Context, a Assignment) (*consumerPartitio
 		pt.end = max(offsets[1], 0)
 	}
 	return pt, nil
+}
+
+// followedTopic is a topic whose new partitions are assigned as they appear.
+type followedTopic struct {
+	id    model.UUID
+	known int // partitions that were there, or have been assigned since
+}
+
+// AssignTopic assigns every partition of a topic, from a position on and without an end, and those that are added to it later,
+// from their beginning on. A topic that is deleted and made anew is another one: its partitions end with an error.
+func (k *Consumer) AssignTopic(ctx context.Context, topic string, from Position) error {
+	t, err := k.client.meta.topic(ctx, topic)
+	if err != nil {
+		return err
+	}
+	list := make([]Assignment, 0, len(t.partitions))
+	for n := range t.partitions {
+		list = append(list, Assignment{Topic: topic, Partition: int32(n), From: from}) //nolint:gosec // a partition number
+	}
+	if err := k.Assign(ctx, list...); err != nil {
+		return err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.followed[topic] = &followedTopic{id: t.id, known: len(t.partitions)}
+	k.moved.Store(true)
+	signal(k.kick)
+	return nil
+}
+
+// assignAdded assigns the partitions that were added to followed topics. It needs mu.
+func (k *Consumer) assignAdded() {
+	for name, followed := range k.followed {
+		info := k.client.meta.cached(name)
+		if info == nil || info.id != followed.id {
+			continue
+		}
+		for ; followed.known < len(info.partitions); followed.known++ {
+			key := partitionKey{name, int32(followed.known)} //nolint:gosec // a partition number
+			if k.partitions[key] == nil {
+				k.partitions[key] = &consumerPartition{key: key, id: info.id, end: -1, leaderEpoch: -1}
+			}
+		}
+	}
 }
 
 // Unassign ends reading a partition; what was received of it is dropped.

@@ -66,6 +66,9 @@ func (k *Consumer) routeOnce(now time.Time) time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	moved := k.moved.Swap(false)
+	if moved {
+		k.assignAdded()
+	}
 	next := time.Duration(-1)
 	for _, pt := range k.partitions {
 		if pt.over {

@@ -7,6 +7,8 @@ import (
 	"math"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
@@ -150,68 +152,80 @@ func positionQuery(partition int32, p penstockv1.OffsetPosition) *penstockv1.Off
 // leaderOffsets asks the leader until it answers.
 func (c *Client) leaderOffsets(
 	ctx context.Context, topic string, partition int32, queries []*penstockv1.OffsetQuery,
-) ([]*penstockv1.OffsetResult, error) {
+) (results []*penstockv1.OffsetResult, err error) {
+	err = c.atLeader(ctx, topic, partition, func(ctx context.Context, conn *grpc.ClientConn, topicID []byte) error {
+		request := &penstockv1.ListOffsetsRequest{Topic: topic, TopicId: topicID, Queries: queries}
+		r, err := penstockv1.NewConsumerServiceClient(conn).ListOffsets(ctx, request)
+		if err != nil {
+			return toError(err)
+		}
+		results = r.GetResults()
+		if len(results) != len(queries) {
+			return newError(model.CodeUnknownServerError, true, "%d answers came to %d look-ups", len(results), len(queries))
+		}
+		for _, result := range results {
+			if result.GetError() != nil {
+				return protoError(result.GetError())
+			}
+		}
+		return nil
+	})
+	return results, err
+}
+
+// atLeader runs ask against the leader of a partition until it succeeds or fails for a reason that repeating does not mend.
+// It follows the leader where it moves, and gives up when ctx ends or after Config.RequestTimeout.
+func (c *Client) atLeader(
+	ctx context.Context, topic string, partition int32, ask func(ctx context.Context, conn *grpc.ClientConn, topicID []byte) error,
+) error {
 	ctx, cancel := c.context(ctx)
 	defer cancel()
 	ctx, stop := context.WithTimeout(ctx, c.config.RequestTimeout)
 	defer stop()
 	t, err := c.meta.topic(ctx, topic)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if partition < 0 || int(partition) >= len(t.partitions) {
-		return nil, newError(model.CodeUnknownTopicOrPartition, true,
+		return newError(model.CodeUnknownTopicOrPartition, true,
 			"topic %q has the partitions 0 to %d, not %d", topic, len(t.partitions)-1, partition)
 	}
-	request := &penstockv1.ListOffsetsRequest{Topic: topic, TopicId: t.id.Bytes(), Queries: queries}
 	for failures := 1; ; failures++ {
-		results, err := c.askLeader(ctx, t, partition, request)
+		err := c.askLeader(ctx, t, partition, ask)
 		if err == nil {
-			return results, nil
+			return nil
 		}
 		var e *Error
 		if !errors.As(err, &e) || !e.Retryable {
-			return nil, err
+			return err
 		}
 		if e.hint != nil && c.meta.hint(topic, t.id, e.hint) {
 			continue
 		}
 		if lifecycle.Sleep(ctx, c.clock, backoff(failures)) != nil {
-			return nil, err
+			return err
 		}
 		if refreshErr := c.meta.refresh(ctx, []string{topic}); refreshErr != nil {
-			return nil, errors.Join(err, refreshErr)
+			return errors.Join(err, refreshErr)
 		}
 		if fresh := c.meta.cached(topic); fresh == nil || fresh.id != t.id {
-			return nil, newError(model.CodeUnknownTopicOrPartition, true, "topic %q was deleted", topic)
+			return newError(model.CodeUnknownTopicOrPartition, true, "topic %q was deleted", topic)
 		}
 	}
 }
 
 func (c *Client) askLeader(
-	ctx context.Context, t *topicInfo, partition int32, request *penstockv1.ListOffsetsRequest,
-) ([]*penstockv1.OffsetResult, error) {
+	ctx context.Context, t *topicInfo, partition int32, ask func(ctx context.Context, conn *grpc.ClientConn, topicID []byte) error,
+) error {
 	address, _, ok := c.meta.leader(t.name, t.id, partition)
 	if !ok {
-		return nil, newError(model.CodeLeaderNotAvailable, true, "%s/%d has no leader now", t.name, partition)
+		return newError(model.CodeLeaderNotAvailable, true, "%s/%d has no leader now", t.name, partition)
 	}
 	conn, err := c.connected(ctx, address)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	r, err := penstockv1.NewConsumerServiceClient(conn).ListOffsets(ctx, request)
-	if err != nil {
-		return nil, toError(err)
-	}
-	if len(r.GetResults()) != len(request.GetQueries()) {
-		return nil, newError(model.CodeUnknownServerError, true, "%d answers came to %d look-ups", len(r.GetResults()), len(request.GetQueries()))
-	}
-	for _, result := range r.GetResults() {
-		if result.GetError() != nil {
-			return nil, protoError(result.GetError())
-		}
-	}
-	return r.GetResults(), nil
+	return ask(ctx, conn, t.id.Bytes())
 }
