@@ -115,10 +115,13 @@ func (a *app) consume(ctx context.Context, topic string, flags *consumeFlags) er
 	})
 }
 
-// assign assigns the partitions asked for, or all.
+// assign assigns the partitions asked for, or all: then also those that are added later, unless there is an end.
 func (a *app) assign(ctx context.Context, c *client.Client, k *client.Consumer, topic string, flags *consumeFlags, r offsetRange) error {
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
+	if len(flags.partitions) == 0 && r.end.IsZero() && !flags.untilEnd {
+		return k.AssignTopic(ctx, topic, r.from)
+	}
 	m, err := c.Metadata(ctx, topic)
 	if err != nil {
 		return err

@@ -11,8 +11,9 @@ import (
 )
 
 func (a *app) topicCmd() *cobra.Command {
-	return group("topic", "Create, list, describe and delete topics",
-		a.topicCreateCmd(), a.topicListCmd(), a.topicDescribeCmd(), a.topicDeleteCmd())
+	return group("topic", "Create, list, describe, change and delete topics",
+		a.topicCreateCmd(), a.topicListCmd(), a.topicDescribeCmd(), a.topicConfigCmd(), a.topicAddPartitionsCmd(), a.topicTrimCmd(),
+		a.topicDeleteCmd())
 }
 
 func (a *app) topicCreateCmd() *cobra.Command {
