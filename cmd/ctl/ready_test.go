@@ -14,7 +14,7 @@ import (
 // TestReady asks the handler that brokers serve: ready is 0, not ready is 3 with the reason, no broker is 1.
 func TestReady(t *testing.T) {
 	var reason error
-	node := httptest.NewServer(server.AdminHandler(http.NotFoundHandler(), func() error { return reason }))
+	node := httptest.NewServer(server.AdminHandler(http.NotFoundHandler(), func() error { return reason }, false))
 	defer node.Close()
 	stranger := httptest.NewServer(http.NotFoundHandler())
 	defer stranger.Close()
