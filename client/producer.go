@@ -93,6 +93,7 @@ type Producer struct {
 
 	mu      sync.Mutex
 	topics  map[string]*producerTopic
+	former  map[string]model.UUID           // topics that are gone, of which Produce has not told yet
 	streams map[string]*produceStream       // by address
 	active  map[*producerPartition]struct{} // those with unfinished records
 }
@@ -114,7 +115,7 @@ func (c *Client) NewProducer(ctx context.Context, config ProducerConfig) (*Produ
 	p := &Producer{
 		client: c, config: config.withDefaults(), producerID: record.NoProducerID, producerEpoch: record.NoProducerEpoch,
 		wake: make(chan struct{}, 1), ended: make(chan struct{}), topics: make(map[string]*producerTopic),
-		streams: make(map[string]*produceStream), active: make(map[*producerPartition]struct{}),
+		former: make(map[string]model.UUID), streams: make(map[string]*produceStream), active: make(map[*producerPartition]struct{}),
 	}
 	p.window = p.config.MaxInFlight
 	p.budget = newBudget(p.config.BufferBytes)
@@ -183,6 +184,9 @@ func (c *Client) initProducer(ctx context.Context) (id int64, epoch int16, inFli
 // Definite set says that the record is certainly not in the log; otherwise it may be.
 //
 // Produce waits while BufferBytes are in use, and for the topic's metadata at first use, until ctx ends.
+//
+// A topic that was deleted and made anew is another topic. Records for the old one fail with UNKNOWN_TOPIC_ID, and so does the
+// first call of Produce that finds the new one; later calls write to it.
 func (p *Producer) Produce(ctx context.Context, r Record, done func(Receipt, error)) error {
 	t, err := p.topic(ctx, r.Topic)
 	if err != nil {
@@ -272,6 +276,13 @@ func (p *Producer) topic(ctx context.Context, name string) (*producerTopic, erro
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if old, gone := p.former[name]; gone {
+		delete(p.former, name)
+		if old != info.id {
+			return nil, newError(model.CodeUnknownTopicID, true,
+				"topic %q was deleted and made anew since the last record: this one was not sent; produce again to write to the new topic", name)
+		}
+	}
 	if t = p.topics[name]; t == nil {
 		t = &producerTopic{name: name, id: info.id, idBytes: info.id.Bytes()}
 		t.grow(p, len(info.partitions))

@@ -308,6 +308,7 @@ func (p *Producer) followTopics() {
 		switch {
 		case info == nil || info.id != t.id:
 			delete(p.topics, name)
+			p.former[name] = t.id
 			p.lastTopic.CompareAndSwap(t, nil)
 		case len(info.partitions) > len(*t.partitions.Load()):
 			t.grow(p, len(info.partitions))
