@@ -69,7 +69,7 @@ func (r release) pack(binaries, out string) error {
 	write := func(name string, data []byte) error {
 		sum := sha256.Sum256(data)
 		sums = append(sums, hex.EncodeToString(sum[:])+"  "+name+"\n")
-		return os.WriteFile(filepath.Join(out, name), data, 0o600)
+		return publish(filepath.Join(out, name), data)
 	}
 	for _, platform := range platforms {
 		name, data, err := r.archive(filepath.Join(binaries, platform.Name()), platform.Name())
@@ -94,7 +94,7 @@ func (r release) pack(binaries, out string) error {
 		return fmt.Errorf("%s holds no platform", binaries)
 	}
 	slices.SortFunc(sums, func(a, b string) int { return cmp.Compare(a[2*sha256.Size:], b[2*sha256.Size:]) })
-	return os.WriteFile(filepath.Join(out, "SHA256SUMS"), []byte(strings.Join(sums, "")), 0o600)
+	return publish(filepath.Join(out, "SHA256SUMS"), []byte(strings.Join(sums, "")))
 }
 
 // archive makes the archive of a platform, a zip for Windows and a compressed tar otherwise.
@@ -145,4 +145,9 @@ func programs(dir, prefix string) ([]file, error) {
 		return nil, fmt.Errorf("%s holds no binaries", dir)
 	}
 	return files, nil
+}
+
+// publish writes a file of the release, for everybody to read.
+func publish(path string, data []byte) error {
+	return os.WriteFile(path, data, 0o644) //nolint:gosec // a release is public
 }
