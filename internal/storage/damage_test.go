@@ -91,7 +91,7 @@ func TestDamageBelowTheRecoveryPoint(t *testing.T) {
 	must(t, err)
 	base := l.active().base
 	mem = mem.CrashProcess()
-	must(t, mem.Flip(dir+"/"+fileName(base, segmentSuffix), int64(len(batches[0]))+80, 3))
+	must(t, mem.Flip(dir+"/"+fileName(base, segmentSuffix), int64(len(batches[0]))+16, 3)) // the magic
 	d = openTestDir(t, mem)
 	l, report, err := d.OpenLog(testPartition(0), Config{})
 	must(t, err)
@@ -219,6 +219,144 @@ func TestReset(t *testing.T) {
 		data, h := makeBatch(t, producerRef{id: 7, sequence: int32(4 * i)}, i, 4, 10, 1)
 		if got, err := to.AppendLeader([][]byte{data}, h, 2, 1); err != nil || !got.Duplicate || got.BaseOffset != int64(4*i) {
 			t.Fatalf("batch %d: %+v, %v", i, got, err)
+		}
+	}
+}
+
+// A flip below the recovery point is not looked for at the opening; it is found when it is read, and never served.
+func TestFlipIsFoundByReading(t *testing.T) {
+	for _, sealed := range []bool{true, false} {
+		mem, batches, dir := damagedLog(t, 10)
+		bases := segmentBases(t, mem, dir)
+		base := bases[0]
+		if !sealed {
+			base = bases[len(bases)-1]
+		}
+		hit := base/2 + 1 // the second batch of the segment
+		must(t, mem.Flip(dir+"/"+fileName(base, segmentSuffix), int64(len(batches[0]))+80, 3))
+		d := openTestDir(t, mem)
+		l, report, err := d.OpenLog(testPartition(0), Config{})
+		must(t, err)
+		if report.LostData() || report.ScannedBytes != 0 {
+			t.Fatalf("%+v", report)
+		}
+		for i, want := range batches {
+			res, err := l.Read(int64(2*i), 1, 20, nil)
+			var bad *CorruptError
+			switch {
+			case int64(i) != hit:
+				if err != nil || !bytes.Equal(res.Data, want) {
+					t.Fatalf("batch %d: %d bytes, %v", i, len(res.Data), err)
+				}
+			case !errors.As(err, &bad) || !errors.Is(err, ErrCorruptLog) || bad.Offset != 2*hit || bad.Position != int64(len(want)):
+				t.Fatalf("batch %d: %v", i, err)
+			}
+		}
+		res, err := l.Read(base, 1<<20, 20, nil)
+		if err != nil || !bytes.Equal(res.Data, batches[base/2]) {
+			t.Fatalf("a read that runs into it: %d bytes, %v", len(res.Data), err)
+		}
+		must(t, d.Close())
+	}
+}
+
+func segmentBases(t *testing.T, mem fsys.FS, dir string) (bases []int64) {
+	t.Helper()
+	infos, err := mem.List(dir)
+	must(t, err)
+	for _, info := range infos {
+		if base, ok := parseFileName(info.Name, segmentSuffix); ok {
+			bases = append(bases, base)
+		}
+	}
+	return bases
+}
+
+// Sectors that cannot be read make damage, whatever they hold, and never a broker that does not start; what lies around
+// stays readable, and the index leads on behind.
+func TestUnreadableSectors(t *testing.T) {
+	for name, c := range map[string]struct {
+		durable  int
+		segment  int
+		position func(size int) int64
+		from, to int64
+	}{
+		"head of a sealed segment":        {10, 0, func(int) int64 { return 0 }, 0, 2},
+		"header in the active segment":    {10, -1, func(n int) int64 { return int64(n) }, -2, -1},
+		"body above the recovery point":   {2, -1, func(n int) int64 { return int64(n) + 100 }, -2, -1},
+		"header above the recovery point": {2, -1, func(n int) int64 { return int64(n) }, -2, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			mem, batches, dir := damagedLog(t, c.durable)
+			bases := segmentBases(t, mem, dir)
+			base := bases[(c.segment+len(bases))%len(bases)]
+			must(t, mem.BreakRead(dir+"/"+fileName(base, segmentSuffix), c.position(len(batches[0])), 4))
+			d := openTestDir(t, mem)
+			l, report, err := d.OpenLog(testPartition(0), Config{})
+			must(t, err)
+			if c.segment >= 0 {
+				if report.Damage != nil { // it is read by nobody at the opening
+					t.Fatalf("%+v", report)
+				}
+				if _, err := l.Read(0, 1, 20, nil); err == nil {
+					t.Fatal("it was read")
+				}
+				return
+			}
+			if report.Damage == nil || report.Damage.From != base+2 || !report.LostData() || report.Cut != CutNone {
+				t.Fatalf("%+v, %+v", report, report.Damage)
+			}
+			for i, want := range batches[:base/2+1] {
+				if res, err := l.Read(int64(2*i), 1, 20, nil); err != nil || !bytes.Equal(res.Data, want) {
+					t.Fatalf("batch %d: %d bytes, %v", i, len(res.Data), err)
+				}
+			}
+			if _, err := l.Read(base+2, 1, 20, nil); c.durable == 10 && !errors.Is(err, ErrCorruptLog) {
+				t.Fatalf("within: %v", err)
+			}
+			if end, err := l.DiscardDamage(); err != nil || end != base+2 {
+				t.Fatalf("discarded to %d, %v", end, err)
+			}
+			_, err = l.AppendFollower(bytes.Join(batches[base/2+1:], nil), false)
+			must(t, err)
+			if got := readAll(t, l, 1<<20); !bytes.Equal(got, bytes.Join(batches, nil)) {
+				t.Fatalf("%d bytes after fetching anew", len(got))
+			}
+		})
+	}
+}
+
+// Where the index survived, what lies behind a damaged header in the same segment stays readable.
+func TestReadingGoesOnBehindDamage(t *testing.T) {
+	mem := fsys.NewMem(9, fsys.MemOptions{})
+	d := openTestDir(t, mem)
+	l, err := d.CreateLog(testPartition(0), Config{IndexIntervalBytes: 1})
+	must(t, err)
+	var batches [][]byte
+	for i := range 600 { // two whole blocks of the index
+		data, _ := appendTo(t, l, 1, i, 1, 10)
+		batches = append(batches, data)
+	}
+	_, err = l.Sync()
+	must(t, err)
+	must(t, d.Checkpoint(LogCheckpoint{Log: l, HighWatermark: 600}))
+	name := l.active().logName()
+	mem = mem.CrashProcess()
+	must(t, mem.Flip(name, int64(100*len(batches[0]))+16, 0))
+	d = openTestDir(t, mem)
+	l, report, err := d.OpenLog(testPartition(0), Config{IndexIntervalBytes: 1})
+	must(t, err)
+	if report.Damage == nil || report.Damage.From != 100 || report.Damage.To != 101 || l.LogEndOffset() != 600 {
+		t.Fatalf("%+v, %+v", report, report.Damage)
+	}
+	for i, want := range batches {
+		res, err := l.Read(int64(i), 1, 600, nil)
+		if i == 100 {
+			if !errors.Is(err, ErrCorruptLog) {
+				t.Fatalf("batch 100: %v", err)
+			}
+		} else if err != nil || !bytes.Equal(res.Data, want) {
+			t.Fatalf("batch %d: %d bytes, %v", i, len(res.Data), err)
 		}
 	}
 }

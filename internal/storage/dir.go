@@ -58,6 +58,7 @@ type Dir struct {
 	report  DirReport
 	journal *journal
 	space   *space
+	synced  bool // everything found at the opening was made durable then
 
 	mu   sync.Mutex
 	meta Meta
@@ -124,6 +125,14 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 // the page cache, and what this one syncs within would vanish with them at a power loss.
 func (d *Dir) syncNames(found []model.TopicPartition) error {
 	if d.report.CleanShutdown || len(found) == 0 {
+		return nil
+	}
+	if syncsTogether { // what the logs hold above their recovery points too: one sync instead of one a log
+		if err := d.fs.SyncFS(d.path); err != nil {
+			d.noteSyncFailure(err)
+			return err
+		}
+		d.synced = true
 		return nil
 	}
 	var last model.UUID

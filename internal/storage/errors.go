@@ -52,6 +52,25 @@ var (
 	ErrBadSnapshot = errors.New("bad producer snapshot")
 )
 
+// CorruptError says where bytes are not what was written. It unwraps to ErrCorruptLog.
+type CorruptError struct {
+	// File is the segment, Position where in it the bad batch begins, in bytes.
+	File     string
+	Position int64
+	// Offset is the first offset that cannot be read for it.
+	Offset int64
+	// Reason is what is wrong there.
+	Reason string
+}
+
+// Error names file, position and offset.
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("%v: %s, position %d, offset %d: %s", ErrCorruptLog, e.File, e.Position, e.Offset, e.Reason)
+}
+
+// Unwrap returns ErrCorruptLog.
+func (e *CorruptError) Unwrap() error { return ErrCorruptLog }
+
 // SequenceError says which batch of an idempotent producer was refused and what was expected. It unwraps to one of
 // ErrOutOfOrderSequence, ErrDuplicateSequence, ErrInvalidProducerEpoch and ErrUnknownProducer.
 type SequenceError struct {

@@ -202,6 +202,7 @@ type segmentIndex struct {
 	lastTimeKey    int64 // key of the newest time index entry
 	maxTs          int64
 	maxTsOffset    int64 // base offset of the batch that has maxTs
+	partial        bool  // batches at the segment's start were not noted here
 }
 
 func newSegmentIndex(s *segment) segmentIndex {

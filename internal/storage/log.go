@@ -40,10 +40,14 @@ type Log struct {
 	index      segmentIndex // of the active segment
 	epochs     epochCache
 	producers  *producerState
-	damage     *Damage
+	damage     *Damage  // the first one
+	damages    []Damage // all, in the order of offsets; never changed in place
 
 	preallocated int64 // size of the active file
 	preallocStep int64
+	own          int64 // this process has appended the active segment from this position on
+	snapshotPos  int64 // position of the newest producer snapshot in the active segment
+	midSnapshot  int64 // its offset, where it is not the segment's first; 0 for none
 	written      int64 // appended to the active segment since it was opened
 	begun        int64 // ms since 1970 when the active segment got its first batch; 0 where that was not seen
 	found        bool  // the active segment was found at the opening, with batches
@@ -56,6 +60,7 @@ type Log struct {
 	closed    bool
 
 	checkpointed int64 // the HighWatermark in the journal, at most end
+	cleaned      cleanPoint
 
 	head [record.HeadSize]byte
 	vec  [][]byte
@@ -67,22 +72,24 @@ type view struct {
 	start, end int64
 	pos        int64 // end of the active segment
 	maxTs      int64 // of the active segment
+	own        int64 // this process has appended the active segment from this position on
 	index      []indexEntry
 	timeIndex  []indexEntry
 	epochs     []EpochStart
-	interval   int64 // of index entries
-	skip       int64 // a look-up that has to skip more than this found an incomplete index
-	damage     *Damage
+	interval   int64   // of index entries
+	skip       int64   // a look-up that has to skip more than this found an incomplete index
+	damage     *Damage // the first one
+	damages    []Damage
 	closed     bool
 }
 
 // publish makes the state visible to readers. The caller holds mu.
 func (l *Log) publish() {
 	l.view.Store(&view{
-		segs: l.segs, start: l.start, end: l.end, pos: l.pos, maxTs: l.index.maxTs,
+		segs: l.segs, start: l.start, end: l.end, pos: l.pos, maxTs: l.index.maxTs, own: l.own,
 		index: l.index.offsets.pending, timeIndex: l.index.times.pending, epochs: l.epochs.starts,
 		interval: int64(l.cfg.IndexIntervalBytes), skip: 4*int64(l.cfg.IndexIntervalBytes) + 2*int64(l.cfg.MaxBatchBytes),
-		damage: l.damage, closed: l.closed,
+		damage: l.damage, damages: l.damages, closed: l.closed,
 	})
 }
 
@@ -251,7 +258,28 @@ func (l *Log) checkpoint(highWatermark int64) (u logUpdate, ok bool) {
 		return u, false
 	}
 	l.checkpointed = max(min(highWatermark, l.end), 0)
+	if l.pos-l.snapshotPos >= snapshotDistance {
+		l.snapshotWithin()
+	}
 	return logUpdate{tp: l.tp, state: l.journalState()}, true
+}
+
+// snapshotDistance is how far apart producer snapshots lie within a segment, at least, in bytes: what recovery has to walk
+// below the recovery point.
+const snapshotDistance = 64 << 20
+
+// snapshotWithin writes index and producer snapshot of the active segment as it is now; the one before goes. The caller
+// holds mu.
+func (l *Log) snapshotWithin() {
+	l.index.finish(l.fs)
+	if l.writeSnapshot() != nil {
+		return // a hint
+	}
+	before := l.midSnapshot
+	l.snapshotPos, l.midSnapshot = l.pos, l.end
+	if before > 0 {
+		_ = removeIfExists(l.fs, l.snapshotName(before)) //nolint:errcheck // it goes with its segment at the latest
+	}
 }
 
 // journalState is the log's state for the journal. The caller holds mu.

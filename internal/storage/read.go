@@ -17,6 +17,8 @@ var errRetry = errors.New("the log was truncated meanwhile")
 // batch that upTo cuts is not returned). The first batch is returned whole even when it is larger than maxBytes. buf
 // is used when its capacity is large enough, otherwise a new buffer is made; its content is overwritten either way.
 //
+// Batches are checked against their CRC unless this process has appended them itself to the segment that is still active.
+//
 // Offsets below LogStartOffset or above LogEndOffset give a *RangeError; between upTo and LogEndOffset there is no error
 // and no data. Errors wrap ErrCorruptLog within damage, ErrLogClosed, or the file system's. Read may run beside the writer.
 func (l *Log) Read(from int64, maxBytes int, upTo int64, buf []byte) (ReadResult, error) {
@@ -91,6 +93,14 @@ func (l *Log) readView(v *view, q readRequest, buf []byte) (ReadResult, error) {
 	if q.from >= q.upTo {
 		return none, nil
 	}
+	for i := range v.damages {
+		if d := &v.damages[i]; q.from < d.From {
+			q.upTo = min(q.upTo, d.From)
+			break
+		} else if q.from < d.To {
+			return none, &CorruptError{File: d.File, Position: d.Position, Offset: d.From, Reason: d.Reason}
+		}
+	}
 	for i := segmentOf(v.segs, q.from); i < len(v.segs) && v.segs[i].base < q.upTo; i++ {
 		var err error
 		if q.pos, q.sure, err = l.position(v, i, q); err != nil {
@@ -99,9 +109,6 @@ func (l *Log) readView(v *view, q readRequest, buf []byte) (ReadResult, error) {
 		res, found, err := l.readSegment(v, i, q, buf)
 		if err != nil || found {
 			return res, err
-		}
-		if v.damage != nil && q.from >= v.damage.From && (i == len(v.segs)-1 || q.from < v.segs[i+1].base) {
-			return none, fmt.Errorf("%w: %s, from offset %d on: %s", ErrCorruptLog, v.damage.File, v.damage.From, v.damage.Reason)
 		}
 	}
 	return none, nil
@@ -118,6 +125,12 @@ func (l *Log) position(v *view, i int, q readRequest) (pos, sure int64, err erro
 		return hint.pos, -1, nil
 	}
 	if q.walk || v.limit(i) <= v.interval {
+		return 0, -1, nil
+	}
+	if x := v.segs[i].entries.Load(); x != nil {
+		if at := floorEntry(x.offsets, q.from); at >= 0 {
+			return x.offsets[at].value, x.offsets[at].key, nil
+		}
 		return 0, -1, nil
 	}
 	e, found, err := lookupIndexFile(l.fs, v.segs[i].indexName(), indexKindOffset, q.from)
@@ -142,7 +155,9 @@ type readRequest struct {
 	from, upTo int64
 	maxBytes   int
 	pos, sure  int64
-	walk       bool // the index was rebuilt just now and is not to be asked again
+	end        int64 // no offset of the segment reaches it
+	trust      int64 // batches from this position on are not checked against their CRC
+	walk       bool  // the index was rebuilt just now and is not to be asked again
 }
 
 // readSegment reads batches of one segment. found is false when it has none at or above q.from.
@@ -155,6 +170,10 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 	}
 	defer func() { err = errors.Join(err, f.release()) }()
 	began := q.pos
+	q.end, q.trust = v.end, v.own
+	if i < len(v.segs)-1 {
+		q.end, q.trust = v.segs[i].next, limit
+	}
 	want := max(q.maxBytes, record.HeaderSize)
 	for q.pos < limit {
 		n := int(min(int64(want), limit-q.pos))
@@ -163,7 +182,11 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 		}
 		buf = buf[:n]
 		got, err := readFull(f, buf, q.pos)
-		if err != nil {
+		if isMediumError(err) && got >= record.HeaderSize {
+			buf, n, want = buf[:got], got, -1
+		} else if isMediumError(err) {
+			return res, false, l.badRead(v, i, q, err.Error())
+		} else if err != nil {
 			return res, false, err
 		}
 		if got < n {
@@ -172,6 +195,10 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 		w := selectBatches(buf, q, limit-q.pos)
 		switch {
 		case w.end > w.begin:
+			if fault := checkBatches(buf, &w, q); fault != "" {
+				q.pos += int64(w.begin)
+				return res, false, l.badRead(v, i, q, fault)
+			}
 			if i < len(v.segs)-1 {
 				l.readOn.Store(&readHint{offset: w.next, segment: v.segs[i], pos: q.pos + int64(w.end)})
 			}
@@ -180,6 +207,9 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 			return res, false, l.badRead(v, i, q, w.fault)
 		case w.stop:
 			return res, true, nil
+		}
+		if want < 0 && w.begin == 0 {
+			return res, false, l.badRead(v, i, q, err.Error())
 		}
 		// Nothing selected yet: go on behind what was skipped, with room for the whole next batch.
 		q.pos, q.sure = q.pos+int64(w.begin), -1
@@ -207,7 +237,7 @@ func (l *Log) badRead(v *view, i int, q readRequest, fault string) error {
 	if q.pos != 0 && q.sure >= 0 {
 		return fmt.Errorf("%w: %s at position %d", errIndexDoubt, fault, q.pos)
 	}
-	return fmt.Errorf("%w: %s, position %d: %s", ErrCorruptLog, v.segs[i].logName(), q.pos, fault)
+	return &CorruptError{File: v.segs[i].logName(), Position: q.pos, Offset: q.from, Reason: fault}
 }
 
 // selection is what selectBatches found in a buffer.
@@ -227,23 +257,31 @@ func selectBatches(buf []byte, q readRequest, room int64) (s selection) {
 		s.fault = fmt.Sprintf("%d bytes are too few for a batch", room)
 		return s
 	}
-	at := 0
+	at, next := 0, int64(0)
 	for at+record.HeaderSize <= len(buf) {
 		b := buf[at:]
+		fault := ""
 		base := int64(be.Uint64(b)) //nolint:gosec // same bits
 		size := int64(be.Uint32(b[8:])) + 12
 		last := base + int64(be.Uint32(b[23:]))
 		switch {
 		case size < record.HeaderSize || int64(at)+size > room || int8(b[16]) != record.Magic: //nolint:gosec // same bits
-			s.fault = "no batch begins there"
-			return s
+			fault = "no batch begins there"
 		case at == 0 && q.sure >= 0 && base != q.sure:
-			s.fault = fmt.Sprintf("batch %d where batch %d should be", base, q.sure)
-			return s
+			fault = fmt.Sprintf("batch %d where batch %d should be", base, q.sure)
+		case base < next || last < base || last >= q.end:
+			fault = fmt.Sprintf("a batch of offsets %d to %d between %d and %d", base, last, next, q.end)
 		case last >= q.upTo:
 			s.stop = true
 			return s
 		}
+		if fault != "" {
+			if s.end == s.begin { // otherwise the next read finds it
+				s.fault = fault
+			}
+			return s
+		}
+		next = last + 1
 		whole := int64(at)+size <= int64(len(buf))
 		if last < q.from {
 			at += int(size)
@@ -264,4 +302,22 @@ func selectBatches(buf []byte, q readRequest, room int64) (s selection) {
 		s.end, s.next = at, last+1
 	}
 	return s
+}
+
+// checkBatches checks the CRC of the selected batches, and lets the selection end before the first bad one. It returns what
+// is wrong where that is the first of all.
+func checkBatches(buf []byte, s *selection, q readRequest) (fault string) {
+	be := binary.BigEndian
+	for at := s.begin; at < s.end && q.pos+int64(at) < q.trust; {
+		size := int(be.Uint32(buf[at+8:])) + 12
+		if err := record.CheckCRC(buf[at : at+size]); err != nil {
+			if at == s.begin {
+				return err.Error()
+			}
+			s.end, s.next = at, int64(be.Uint64(buf[at:])) //nolint:gosec // same bits
+			return ""
+		}
+		at += size
+	}
+	return ""
 }

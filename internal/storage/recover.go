@@ -21,6 +21,7 @@ type recovery struct {
 	scanned   []EpochStart // epoch starts found in scanned segments
 	ends      []int64      // where the last batch of each of them ends
 	touched   bool         // files were created, cut or removed
+	entries   []indexEntry // what the offset index of the segment being scanned knew
 }
 
 // openLog opens the log in its directory, which exists; an empty directory gets an empty first segment.
@@ -101,6 +102,11 @@ func (r *recovery) dropHeadless() error {
 
 // list reads the directory: segments and snapshots; temporary files go.
 func (r *recovery) list() error {
+	touched, err := settleCleaning(r.log.fs, r.log.path)
+	if err != nil {
+		return err
+	}
+	r.touched = touched
 	infos, err := r.log.fs.List(r.log.path)
 	if err != nil {
 		return err
@@ -159,7 +165,7 @@ func (r *recovery) beginAnew(start int64) error {
 			return err
 		}
 	}
-	l.start, l.end, r.scanned, r.ends, l.damage = start, start, nil, nil, nil
+	l.start, l.end, r.scanned, r.ends, l.damage, l.damages = start, start, nil, nil, nil, nil
 	s := newSegment(l.path, start)
 	if err := l.createSegmentFile(s); err != nil {
 		return err
@@ -207,7 +213,7 @@ func (r *recovery) scan() error {
 			if l.end >= r.saved.recoveryPoint || l.segs[i].base < l.end {
 				return r.cut(i-1, CutNone)
 			}
-			r.damaged(l.segs[i-1], l.pos, l.end, fmt.Sprintf("the next segment begins at offset %d", l.segs[i].base))
+			r.damaged(l.segs[i-1], l.pos, l.end, l.segs[i].base, fmt.Sprintf("the next segment begins at offset %d", l.segs[i].base))
 			l.end = l.segs[i].base
 			l.segs[i-1].next = l.end
 		}
@@ -234,20 +240,24 @@ func (r *recovery) endsAt(s *segment, offset int64) (bool, error) {
 // trust takes a sealed segment over unread.
 func (r *recovery) trust(s *segment, next int64) error {
 	info, err := r.log.fs.Stat(s.logName())
-	if err != nil {
+	if err != nil && !isMediumError(err) {
 		return err
 	}
 	s.next, s.size = next, info.Size
-	if info.Size == 0 {
-		r.damaged(s, 0, s.base, "the file is empty")
+	switch {
+	case err != nil:
+		r.damaged(s, 0, s.base, next, err.Error())
+	case info.Size == 0:
+		r.damaged(s, 0, s.base, next, "the file is empty")
 	}
 	return nil
 }
 
-func (r *recovery) damaged(s *segment, position, from int64, reason string) {
-	if r.log.damage == nil {
-		r.log.damage = &Damage{From: from, File: s.logName(), Position: position, Reason: reason}
-	}
+// damaged notes damage of the offsets [from, to), in their order.
+func (r *recovery) damaged(s *segment, position, from, to int64, reason string) {
+	l := r.log
+	l.damages = append(l.damages, Damage{From: from, To: to, File: s.logName(), Position: position, Reason: reason})
+	l.damage = &l.damages[0]
 }
 
 // finish removes snapshots that describe what is gone, syncs what was kept, and notes in the journal what became less.
@@ -262,14 +272,15 @@ func (r *recovery) finish() error {
 	}
 	l.checkpointed = min(r.saved.highWatermark, l.end)
 	r.report.LogStartOffset, r.report.LogEndOffset, r.report.Damage = l.start, l.end, l.damage
-	if l.damage == nil && (r.touched || r.report.SyncFailed || l.end > max(r.saved.recoveryPoint, l.start)) {
+	unsynced := l.end > max(r.saved.recoveryPoint, l.start) && !l.dir.synced
+	if l.damage == nil && (r.touched || r.report.SyncFailed || unsynced) {
 		if err := r.sync(); err != nil {
 			return err
 		}
-	} else if !l.dir.report.CleanShutdown {
+	} else if !l.dir.report.CleanShutdown && !l.dir.synced {
 		l.dirtyDir = true // the process before may have died between making a segment and syncing its name
 	}
-	l.found = l.pos > 0
+	l.found, l.own = l.pos > 0, l.pos
 	l.durable.Store(l.end)
 	for _, s := range l.segs[:len(l.segs)-1] {
 		if err := s.letGo(); err != nil {

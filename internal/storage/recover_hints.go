@@ -6,43 +6,76 @@ import (
 	"slices"
 
 	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/record"
 )
 
-// resume continues where a clean close left off: a snapshot at the recovery point says where in the last segment that
-// is, and the index files cover what lies before.
+// resume begins the walk of segment first, the one that holds the recovery point, where a producer snapshot was taken: by a
+// clean close at the recovery point itself, else at the last checkpoint below it that wrote one. The index files cover
+// what lies before.
 func (r *recovery) resume(first int) (bool, error) {
 	l := r.log
-	s, at := l.segs[first], r.saved.recoveryPoint
-	if !r.report.Known || first != len(l.segs)-1 || !slices.Contains(r.snapshots, at) || at < l.start {
+	s := l.segs[first]
+	if !r.report.Known {
 		return false, nil
 	}
-	producers, info, err := l.loadSnapshot(at)
-	if err != nil || info.offset != at || info.segmentBase != s.base {
-		return false, ignoreBadHint(err)
-	}
 	stat, err := l.fs.Stat(s.logName())
-	if err != nil || stat.Size < info.position {
-		return false, err
-	}
-	offsets, err := l.loadIndex(s.indexName(), indexKindOffset)
 	if err != nil {
 		return false, ignoreBadHint(err)
 	}
-	times, err := l.loadIndex(s.timeIndexName(), indexKindTime)
-	if err != nil {
-		return false, ignoreBadHint(err)
+	for _, at := range slices.Backward(r.snapshots) {
+		if at > r.saved.recoveryPoint || at < l.start || (at <= s.base && at != r.saved.recoveryPoint) {
+			continue
+		}
+		producers, info, err := l.loadSnapshot(at)
+		if err != nil || info.segmentBase != s.base || stat.Size < info.position {
+			if err := ignoreBadHint(err); err != nil {
+				return false, err
+			}
+			continue
+		}
+		if at < r.saved.recoveryPoint && !r.continues(s, at, info.position, stat.Size) {
+			continue
+		}
+		offsets := l.soundIndex(s)
+		times, err := l.loadIndex(s.timeIndexName(), indexKindTime)
+		if err != nil {
+			return false, ignoreBadHint(err)
+		}
+		r.entries = offsets
+		return true, r.restart(s, producers, info, offsets, times)
 	}
-	offsets, times = below(offsets, at, info.position), below(times, info.maxTimestamp+1, at)
+	return false, nil
+}
+
+// continues says whether a batch begins at a position that follows offset at.
+func (r *recovery) continues(s *segment, at, position, size int64) bool {
+	f, err := s.open(r.log.fs)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.release() }() //nolint:errcheck // read only
+	var head [record.HeaderSize]byte
+	if n, err := readFull(f, head[:], position); err != nil || n < len(head) {
+		return false
+	}
+	h, err := record.ParseHeader(head[:])
+	return err == nil && h.BaseOffset >= at && int64(h.Size()) <= size-position
+}
+
+// restart sets the writer's state to what a snapshot says.
+func (r *recovery) restart(s *segment, producers *producerState, info snapshotInfo, offsets, times []indexEntry) error {
+	l := r.log
+	offsets, times = below(offsets, info.offset, info.position), below(times, info.maxTimestamp+1, info.offset)
 	l.beginActive(s)
 	if err := l.index.offsets.restore(l.fs, offsets); err != nil {
-		return false, err
+		return err
 	}
 	if err := l.index.times.restore(l.fs, times); err != nil {
-		return false, err
+		return err
 	}
-	l.producers, l.pos, l.end = producers, info.position, at
+	l.producers, l.pos, l.end, l.snapshotPos = producers, info.position, info.offset, info.position
 	x := &l.index
-	x.maxTs, x.since = info.maxTimestamp, info.position
+	x.maxTs, x.since, x.partial = info.maxTimestamp, info.position, info.position > 0
 	if n := len(offsets); n > 0 {
 		x.since = info.position - offsets[n-1].value
 	}
@@ -52,7 +85,13 @@ func (r *recovery) resume(first int) (bool, error) {
 	if x.maxTs > x.lastTimeKey {
 		x.maxTsOffset = s.base // not known: searching from the segment's start is right, if slow
 	}
-	return true, nil
+	return nil
+}
+
+// soundIndex returns the entries of a segment's offset index up to the first doubt.
+func (l *Log) soundIndex(s *segment) []indexEntry {
+	entries, _ := l.loadIndex(s.indexName(), indexKindOffset) //nolint:errcheck // a hint
+	return entries
 }
 
 // below returns the entries whose key and value are both below the given bounds.
@@ -66,7 +105,7 @@ func below(entries []indexEntry, key, value int64) []indexEntry {
 
 // ignoreBadHint turns what is wrong with a hint into nil and leaves other errors.
 func ignoreBadHint(err error) error {
-	if errors.Is(err, ErrBadSnapshot) || errors.Is(err, errIndexDoubt) || fsys.IsNotExist(err) {
+	if errors.Is(err, ErrBadSnapshot) || errors.Is(err, errIndexDoubt) || fsys.IsNotExist(err) || isMediumError(err) {
 		return nil
 	}
 	return err
@@ -145,7 +184,7 @@ func (l *Log) replayProducers(s *segment, state *producerState, from, to int64) 
 	w := newWalker(f, 0, size, false)
 	for {
 		h, ok, err := w.next()
-		if errors.Is(err, errBadBatch) {
+		if errors.Is(err, errBadBatch) || isMediumError(err) {
 			return nil // preallocated zeros, or damage that is reported elsewhere
 		}
 		if err != nil || !ok || h.NextOffset() > to {

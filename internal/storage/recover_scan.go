@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/model"
@@ -15,27 +16,35 @@ import (
 func (r *recovery) scanSegment(i int, resumed bool) (done bool, err error) {
 	l := r.log
 	s := l.segs[i]
-	f, err := l.fs.Open(s.logName())
-	if err != nil {
-		return false, err
-	}
-	s.file.Store(shareFile(f))
-	size, err := f.Size()
-	if err != nil {
-		return false, err
-	}
 	if !resumed {
+		r.entries = l.soundIndex(s)
 		l.beginActive(s)
 		if err := l.index.removeFiles(l.fs); err != nil {
 			return false, err
 		}
 	}
-	l.preallocated = size
-	bad, err := r.walkBatches(f, size)
+	f, size, err := openSized(l.fs, s)
+	if isMediumError(err) {
+		return i == len(l.segs)-1, r.giveUp(i, err)
+	}
 	if err != nil {
 		return false, err
 	}
+	l.preallocated = size
 	r.report.ScannedSegments++
+	bad, err := r.walkBatches(f, size)
+	for bad != nil && err == nil && (l.end < r.saved.recoveryPoint || errors.Is(bad, errUnreadable)) {
+		found, err := r.goOnBehind(f, s, size, bad)
+		if err != nil || !found {
+			break
+		}
+		if bad, err = r.walkBatches(f, size); err != nil {
+			return false, err
+		}
+	}
+	if err != nil {
+		return false, err
+	}
 	last := i == len(l.segs)-1
 	switch {
 	case bad == nil && last:
@@ -50,7 +59,13 @@ func (r *recovery) scanSegment(i int, resumed bool) (done bool, err error) {
 // endAtBadBatch decides between a cut and damage.
 func (r *recovery) endAtBadBatch(i int, f fsys.File, size int64, bad error) (done bool, err error) {
 	l := r.log
+	if errors.Is(bad, errUnreadable) {
+		return i == len(l.segs)-1, r.giveUp(i, bad)
+	}
 	kind, err := classifyTail(f, l.pos, size, l.end)
+	if isMediumError(err) {
+		return i == len(l.segs)-1, r.giveUp(i, err)
+	}
 	if err != nil {
 		return false, err
 	}
@@ -63,31 +78,101 @@ func (r *recovery) endAtBadBatch(i int, f fsys.File, size int64, bad error) (don
 			kind = CutMore
 		}
 	}
-	if kind != CutMore || l.end >= r.saved.recoveryPoint {
+	if kind == CutZeros || l.end >= r.saved.recoveryPoint {
 		return true, r.cut(i, kind)
 	}
-	r.damaged(l.segs[i], l.pos, l.end, bad.Error())
-	if i == len(l.segs)-1 {
-		l.end = r.saved.recoveryPoint
+	return i == len(l.segs)-1, r.giveUp(i, bad)
+}
+
+// giveUp notes that segment i is damaged from the writer's position to its end.
+func (r *recovery) giveUp(i int, why error) error {
+	l := r.log
+	to := max(r.saved.recoveryPoint, l.end)
+	if i < len(l.segs)-1 {
+		to = l.segs[i+1].base
+	}
+	r.damaged(l.segs[i], l.pos, l.end, to, why.Error())
+	l.end = to
+	if i < len(l.segs)-1 {
+		r.seal(i, l.end)
+	}
+	return nil
+}
+
+// goOnBehind looks for the next batch that the index knows behind a bad one below the recovery point, and goes on there: what
+// lies behind stays readable.
+func (r *recovery) goOnBehind(f fsys.File, s *segment, size int64, bad error) (found bool, err error) {
+	l := r.log
+	for _, e := range r.entries {
+		if e.value <= l.pos || e.key <= l.end || e.key >= r.saved.recoveryPoint || !batchBegins(f, e, size) {
+			continue
+		}
+		r.damaged(s, l.pos, l.end, e.key, bad.Error())
+		l.pos, l.end = e.value, e.key
+		l.index.offsets.add(l.fs, e.key, e.value)
+		l.index.since = 0
 		return true, nil
 	}
-	l.end = l.segs[i+1].base
-	r.seal(i, l.end)
 	return false, nil
 }
 
-// walkBatches checks the batches from the writer's position on and takes each into the writer's state. bad says why it
-// stopped before the end of the file.
+// batchBegins says whether the batch that an index entry promises is there.
+func batchBegins(f fsys.File, e indexEntry, size int64) bool {
+	var head [record.HeaderSize]byte
+	if n, err := readFull(f, head[:], e.value); err != nil || n < len(head) {
+		return false
+	}
+	h, err := record.ParseHeader(head[:])
+	return err == nil && h.BaseOffset == e.key && int64(h.Size()) <= size-e.value
+}
+
+func openSized(fsy fsys.FS, s *segment) (fsys.File, int64, error) {
+	f, err := fsy.Open(s.logName())
+	if err != nil {
+		return nil, 0, err
+	}
+	size, err := f.Size()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	s.file.Store(shareFile(f))
+	return f, size, nil
+}
+
+// errUnreadable says that the medium does not give the bytes back.
+var errUnreadable = errors.New("cannot be read")
+
+// isMediumError says whether an error means that bytes on the medium are lost, and not that the system is short of something.
+func isMediumError(err error) bool {
+	return errors.Is(err, syscall.EIO) || errors.Is(err, syscall.EBADMSG)
+}
+
+// walkBatches takes the batches from the writer's position on into the writer's state. Those below the recovery point are
+// walked by their headers, those above are checked whole. bad says why it stopped before the end of the file.
 func (r *recovery) walkBatches(f fsys.File, size int64) (bad, err error) {
 	l := r.log
-	w := newWalker(f, l.pos, size, true)
-	began := l.pos
-	defer func() { r.report.ScannedBytes += l.pos - began }()
+	point := r.saved.recoveryPoint
+	w := newWalker(f, l.pos, size, l.end >= point)
+	began := int64(-1)
+	defer func() {
+		if began >= 0 {
+			r.report.ScannedBytes += l.pos - began
+		}
+	}()
 	for {
+		if w.crc && began < 0 {
+			began = l.pos
+		}
 		h, ok, err := w.next()
+		if err == nil && ok && !w.crc && h.NextOffset() > point {
+			w = newWalker(f, l.pos, size, true) // from here on
+			continue
+		}
 		switch {
 		case errors.Is(err, errBadBatch):
 			return err, nil
+		case isMediumError(err):
+			return fmt.Errorf("position %d %w: %w", w.pos, errUnreadable, err), nil
 		case err != nil || !ok:
 			return nil, err
 		case h.BaseOffset < l.end && !l.holdsStart(h):
@@ -124,6 +209,9 @@ func (r *recovery) seal(i int, next int64) {
 func (r *recovery) dataBehind(i int) (bool, error) {
 	for _, s := range r.log.segs[i+1:] {
 		zero, err := r.allZeros(s)
+		if isMediumError(err) {
+			return true, nil
+		}
 		if err != nil || !zero {
 			return !zero, err
 		}

@@ -37,8 +37,8 @@ func (k CutKind) String() string {
 // reading: Read answers ErrCorruptLog within the damage and serves what lies before and behind. It takes no appends until
 // Log.DiscardDamage has put the damaged files aside.
 type Damage struct {
-	// From is the first offset that is damaged.
-	From int64
+	// From is the first offset that is damaged, To the first one behind that is not known to be; reading goes on there.
+	From, To int64
 	// File and Position say where the first bad byte is.
 	File     string
 	Position int64

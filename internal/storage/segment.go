@@ -78,6 +78,11 @@ type segment struct {
 	next         int64
 	size         int64
 	maxTimestamp atomic.Int64
+
+	// gone is set when a cleaned segment has taken the place of this one: its file is no more, or another's.
+	gone atomic.Bool
+	// entries are the indexes of a cleaned segment until their files are there.
+	entries atomic.Pointer[segmentEntries]
 }
 
 func newSegment(dir string, base int64) *segment {
@@ -90,12 +95,18 @@ func (s *segment) logName() string       { return s.path + segmentSuffix }
 func (s *segment) indexName() string     { return s.path + offsetIndexSuffix }
 func (s *segment) timeIndexName() string { return s.path + timeIndexSuffix }
 
-// open returns the file for reading; the caller releases it.
+// open returns the file for reading; the caller releases it. errRetry says that the segment was replaced: look at a new view.
 func (s *segment) open(fsy fsys.FS) (*sharedFile, error) {
 	if f := s.file.Load(); f != nil && f.acquire() {
 		return f, nil
 	}
 	f, err := fsy.OpenRead(s.logName())
+	if s.gone.Load() {
+		if err == nil {
+			err = f.Close()
+		}
+		return nil, errors.Join(errRetry, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -161,6 +172,9 @@ func (w *walker) window(n int) ([]byte, error) {
 	want := min(int64(len(w.buf)), w.limit-w.pos)
 	got, err := readFull(w.file, w.buf[:want], w.pos)
 	w.bufAt, w.bufN = w.pos, got
+	if got >= n {
+		err = nil // what cannot be read lies behind
+	}
 	return w.buf[:min(n, got)], err
 }
 

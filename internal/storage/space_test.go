@@ -74,7 +74,7 @@ func TestRealDiskFull(t *testing.T) {
 		t.Skipf("no file system of its own: %v %s", err, out)
 	}
 	t.Cleanup(func() {
-		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil { //nolint:noctx // after the test's end
+		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil { //nolint:noctx // after the test's end
 			t.Errorf("%v %s", err, out)
 		}
 	})

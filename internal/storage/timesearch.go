@@ -131,7 +131,7 @@ func (l *Log) searchSegment(v *view, i int, timeMs int64) (offset, timestamp int
 // badTimeWalk explains a walk that ran into bytes that are no batch: damage that is known, or the index that sent it
 // there; then the segment is walked from its start the next time.
 func (l *Log) badTimeWalk(v *view, i int, q readRequest, err error) error {
-	if q.pos == 0 || v.damage != nil {
+	if q.pos == 0 || len(v.damages) > 0 {
 		return fmt.Errorf("%w: %s: %w", ErrCorruptLog, v.segs[i].logName(), err)
 	}
 	if err := l.rebuildIndex(v.segs[i].base); err != nil {
@@ -143,6 +143,13 @@ func (l *Log) badTimeWalk(v *view, i int, q readRequest, err error) error {
 func (l *Log) timeFloor(v *view, i int, key int64) (indexEntry, bool, error) {
 	if i == len(v.segs)-1 && len(v.timeIndex) > 0 && v.timeIndex[0].key <= key {
 		return v.timeIndex[floorEntry(v.timeIndex, key)], true, nil
+	}
+	if x := v.segs[i].entries.Load(); x != nil {
+		at := floorEntry(x.times, key)
+		if at < 0 {
+			return indexEntry{}, false, nil
+		}
+		return x.times[at], true, nil
 	}
 	return lookupIndexFile(l.fs, v.segs[i].timeIndexName(), indexKindTime, key)
 }

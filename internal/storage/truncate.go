@@ -95,6 +95,9 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	}
 	l.generation.Add(1)
 	defer l.generation.Add(1)
+	if err := l.dirtyFrom(newEnd); err != nil {
+		return err
+	}
 	if err := l.removeSnapshots(func(at int64) bool { return at > newEnd }); err != nil {
 		return err
 	}
@@ -112,7 +115,7 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 		return err
 	}
 	l.producers = producers
-	l.damage = nil
+	l.damage, l.damages = nil, nil
 	if l.durable.Load() > newEnd {
 		l.durable.Store(newEnd)
 	}
@@ -180,7 +183,7 @@ func (l *Log) rebuildActive(f fsys.File, pos int64) error {
 	if err := x.walk(l.fs, f, pos, l.cfg.IndexIntervalBytes); err != nil {
 		return err
 	}
-	l.index, l.pos = x, pos
+	l.index, l.pos, l.own = x, pos, min(l.own, pos)
 	return nil
 }
 
@@ -279,6 +282,9 @@ func (l *Log) keepCorrupt(i int, pos, _ int64) error {
 
 // copyPrefix writes the first n bytes of a segment to a new synced file.
 func (l *Log) copyPrefix(s *segment, n int64, name string) (err error) {
+	if n == 0 { // nothing to read of what may be unreadable
+		return writeHint(l.fs, name, nil)
+	}
 	from, err := s.open(l.fs)
 	if err != nil {
 		return err
@@ -351,6 +357,9 @@ func (l *Log) reset(start int64, state *producerState) error {
 	}
 	l.generation.Add(1)
 	defer l.generation.Add(1)
+	if err := l.dirtyFrom(-1); err != nil {
+		return err
+	}
 	if err := l.removeSnapshots(func(int64) bool { return true }); err != nil {
 		return err
 	}
@@ -376,7 +385,7 @@ func (l *Log) reset(start int64, state *producerState) error {
 	l.segs, l.trimmed, l.unsynced = []*segment{s}, nil, nil
 	l.beginActive(s)
 	l.start, l.end, l.checkpointed = start, start, saved.highWatermark
-	l.epochs, l.producers, l.damage, l.dirtyDir = epochCache{}, state, nil, false
+	l.epochs, l.producers, l.damage, l.damages, l.dirtyDir = epochCache{}, state, nil, nil, false
 	l.durable.Store(start)
 	l.publish()
 	saved.recoveryPoint = start
