@@ -2,6 +2,7 @@ package sim
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,8 +20,11 @@ type disk struct {
 	boot   int               // number of the machine's present boot
 	booted int               // the boot on file
 	used   bool              // a process has opened the directory before
-	clean  bool              // the last process has stopped cleanly and nothing was written since
-	failed bool              // a sync failed: what it holds is unknown, the operator replaces it
+	// unconfessed are the partitions whose loss an earlier process has found and died before it had said so: recovery cuts what
+	// it cannot believe, and the next one finds nothing.
+	unconfessed []int
+	clean       bool // the last process has stopped cleanly and nothing was written since
+	failed      bool // a sync failed: what it holds is unknown, the operator replaces it
 
 	logs []*modelLog // by partition; nil where there is none
 
@@ -50,7 +54,7 @@ func newDisk(n *node) *disk {
 func (d *disk) replace() {
 	w := d.n.w
 	d.dirID, d.epoch, d.used, d.failed, d.clean = w.uuid(), model.NoBrokerEpoch, false, false, false
-	d.logs = make([]*modelLog, len(d.logs))
+	d.logs, d.unconfessed = make([]*modelLog, len(d.logs)), nil
 	d.failSyncs = 0
 	if w.storage() {
 		d.mem = fsys.NewMem(w.rng.Uint64(), fsys.MemOptions{})
@@ -105,6 +109,18 @@ func (d *disk) open() (found, error) {
 		d.replace()
 		d.n.replaced, d.n.everReplaced = true, true
 	}
+	f, err := d.recover()
+	for _, i := range d.unconfessed {
+		if !slices.Contains(f.lost, i) {
+			f.lost = append(f.lost, i)
+		}
+	}
+	d.unconfessed = slices.Clone(f.lost)
+	return f, err
+}
+
+// recover finds what the directory holds.
+func (d *disk) recover() (found, error) {
 	if d.n.w.storage() {
 		return d.openReal()
 	}
@@ -152,7 +168,7 @@ func (d *disk) registered(epoch model.BrokerEpoch) error {
 			return err
 		}
 	}
-	d.epoch, d.booted, d.clean = epoch, d.boot, false
+	d.epoch, d.booted, d.clean, d.unconfessed = epoch, d.boot, false, nil
 	return nil
 }
 

@@ -15,6 +15,7 @@ var regressions = []struct {
 	{ModeStorage, 79, "the same, with a later segment's name"},
 	{ModeStorage, 439, "a power loss took a log's first segment and left a later one: the log began there, and could not follow"},
 	{ModeStorage, 473, "the same, and the log that began anew there held batches of before"},
+	{ModeStorage, 505967, "a process died between finding a loss and registering it, the next one found nothing and kept its seat"},
 	{ModeStorage, 500224, "an epoch led without a record, forgotten by a truncation, came back from the journal: committed records were cut"},
 }
 
