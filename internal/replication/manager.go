@@ -257,7 +257,8 @@ func (m *Manager) OnSynced(log *storage.Log, durableEnd int64, err error) {
 	case p != nil && p.log == log:
 		m.run(p, func(fx *effects) core.Output {
 			fx.fetch = p.fetcher // a follower acknowledges
-			return p.replica.LocalDurable(durableEnd, m.now())
+			// The log may have been cut, and written anew, since the sync: only the log itself knows what that left durable.
+			return p.replica.LocalDurable(min(durableEnd, p.log.DurableEnd()), m.now())
 		})
 	}
 }

@@ -43,7 +43,7 @@ func (m *Manager) publish(image *metadata.Image, delta *metadata.Delta) {
 	self, ok := image.Broker(m.opts.NodeID)
 	first := !m.caughtUp && ok && m.brokerEpoch != model.NoBrokerEpoch && self.Epoch == m.brokerEpoch
 	m.caughtUp = m.caughtUp || first
-	goesOn := m.caughtUp && !m.closing
+	goesOn := m.caughtUp && !m.closing && m.failed.Load() == nil // a failed disk takes no role again
 	m.mu.Unlock()
 	if !goesOn {
 		return

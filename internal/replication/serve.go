@@ -41,6 +41,13 @@ type serverSub struct {
 	underWay    int64
 }
 
+// olderThan says whether a subscription of that id on stream s takes this one's place: both are of one follower, and this one
+// is of an earlier incarnation or id. One that was overtaken on its way, on another stream, takes nobody's.
+func (sub *serverSub) olderThan(s *serverStream, id uint64) bool {
+	have := sub.stream
+	return have.follower == s.follower && (have.epoch < s.epoch || (have.epoch == s.epoch && sub.id <= id))
+}
+
 // current says whether the subscription is still the follower's: another incarnation may have chosen the same id. The
 // caller holds the partition's mu.
 func (sub *serverSub) current() bool { return slices.Contains(sub.p.subs, sub) }
@@ -222,7 +229,7 @@ func (s *serverStream) subscribe(req *internalv1.ReplicaSubscribe) {
 		answered = true
 		answer, out := p.replica.FollowerSubscribed(sub, s.m.now())
 		for _, old := range slices.Clone(p.subs) {
-			if old.stream.follower == s.follower {
+			if old.olderThan(s, sub.SubscriptionID) {
 				p.subs = slices.DeleteFunc(p.subs, func(have *serverSub) bool { return have == old })
 				old.stream.drop(old)
 			}
@@ -388,10 +395,17 @@ func (s *serverStream) fill(sub *serverSub, order core.FrameOrder, frame *wire.R
 	frame.Head.BaseOffset = read.FirstOffset
 	bytes := int64(len(read.Data))
 	p.mu.Lock()
-	if sub.current() {
+	current := sub.current()
+	if current {
 		p.replica.Sent(s.follower, sub.id, read.NextOffset, bytes)
 	}
 	p.mu.Unlock()
+	if !current {
+		// The leadership may be over, and the log cut and written by the next leader: under the old epoch's name a follower
+		// that has not heard of it would take in records beside its own of that epoch, and never find out.
+		frame.Free()
+		return false
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !sub.dropped {
