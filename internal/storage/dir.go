@@ -510,15 +510,8 @@ func (d *Dir) Checkpoint(items ...LogCheckpoint) error {
 // Close closes the logs that are still open (not cleanly: the broker closes its logs itself, with the last positions),
 // the journal and the lock.
 func (d *Dir) Close() error {
-	d.mu.Lock()
-	open := make([]*Log, 0, len(d.logs))
-	for _, l := range d.logs {
-		open = append(open, l)
-	}
-	d.mu.Unlock()
-	slices.SortFunc(open, func(a, b *Log) int { return comparePartitions(a.tp, b.tp) })
 	var errs []error
-	for _, l := range open {
+	for _, l := range d.openLogs() {
 		errs = append(errs, l.Close(false))
 	}
 	errs = append(errs, d.journal.close(), d.lock.Close())

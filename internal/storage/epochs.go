@@ -3,6 +3,7 @@ package storage
 import (
 	"fmt"
 	"slices"
+	"sort"
 
 	"github.com/penstock-io/penstock/internal/model"
 )
@@ -133,4 +134,13 @@ func believable(journal, scanned []EpochStart, ends []int64) []EpochStart {
 
 func knows(starts []EpochStart, epoch model.LeaderEpoch) bool {
 	return slices.ContainsFunc(starts, func(e EpochStart) bool { return e.Epoch == epoch })
+}
+
+// at returns the epoch that an offset is of, model.NoLeaderEpoch where that is not known.
+func (c *epochCache) at(offset int64) model.LeaderEpoch {
+	i := sort.Search(len(c.starts), func(i int) bool { return c.starts[i].StartOffset > offset })
+	if i == 0 {
+		return model.NoLeaderEpoch
+	}
+	return c.starts[i-1].Epoch
 }

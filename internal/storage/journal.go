@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -83,13 +82,6 @@ func (j *journal) goOn(good int64, gone []model.TopicPartition) error {
 	}
 	j.unsaved = true
 	return nil
-}
-
-func comparePartitions(a, b model.TopicPartition) int {
-	if c := bytes.Compare(a.TopicID[:], b.TopicID[:]); c != 0 {
-		return c
-	}
-	return int(a.Partition) - int(b.Partition)
 }
 
 // state returns what the journal knows of a log.

@@ -18,6 +18,7 @@ type recovery struct {
 	report    RecoveryReport
 	bases     []int64
 	snapshots []int64
+	digests   []int64      // bases of the segments that have one
 	scanned   []EpochStart // epoch starts found in scanned segments
 	ends      []int64      // where the last batch of each of them ends
 	touched   bool         // files were created, cut or removed
@@ -102,15 +103,11 @@ func (r *recovery) dropHeadless() error {
 
 // list reads the directory: segments and snapshots; temporary files go.
 func (r *recovery) list() error {
-	touched, err := settleCleaning(r.log.fs, r.log.path)
+	infos, touched, err := listSettled(r.log.fs, r.log.path)
 	if err != nil {
 		return err
 	}
 	r.touched = touched
-	infos, err := r.log.fs.List(r.log.path)
-	if err != nil {
-		return err
-	}
 	for _, info := range infos {
 		switch {
 		case info.Dir:
@@ -123,6 +120,8 @@ func (r *recovery) list() error {
 				r.bases = append(r.bases, base)
 			} else if offset, ok := parseFileName(info.Name, producersSuffix); ok {
 				r.snapshots = append(r.snapshots, offset)
+			} else if base, ok := parseFileName(info.Name, digestSuffix); ok {
+				r.digests = append(r.digests, base)
 			}
 		}
 	}
@@ -270,7 +269,17 @@ func (r *recovery) finish() error {
 			}
 		}
 	}
+	if slices.Contains(r.digests, l.active().base) { // of when it was sealed once
+		if err := removeIfExists(l.fs, l.active().digestName()); err != nil {
+			return err
+		}
+	}
 	l.checkpointed = min(r.saved.highWatermark, l.end)
+	if r.report.Cut == CutMore || l.damage != nil {
+		if err := l.dirtyFrom(-1); err != nil { // what is fetched anew was not compacted
+			return err
+		}
+	}
 	r.report.LogStartOffset, r.report.LogEndOffset, r.report.Damage = l.start, l.end, l.damage
 	unsynced := l.end > max(r.saved.recoveryPoint, l.start) && !l.dir.synced
 	if l.damage == nil && (r.touched || r.report.SyncFailed || unsynced) {

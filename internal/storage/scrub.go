@@ -1,0 +1,212 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/record"
+)
+
+// ScrubCursor says where the scrub of a log goes on. The zero value begins with the first segment.
+type ScrubCursor struct {
+	offset  int64 // nothing below is left to check
+	segment *segment
+	pos     int64
+	sum     batchDigest
+	bad     bool // damage was found in the segment: its digest says nothing
+	gap     int64
+	gapPos  int64 // where the last batch begins, with offsets missing from gap on before it; else -1
+}
+
+// ScrubResult is what one step has done.
+type ScrubResult struct {
+	// Bytes were read and checked.
+	Bytes int64
+	// Done says that the end of the log was reached; the cursor is back at the beginning.
+	Done bool
+	// Damage is what is wrong, or nil. The rest of a segment behind a bad header is not looked at.
+	Damage *Damage
+}
+
+// Scrub checks the next batches of the log, about maxBytes of them: lengths, CRC, that offsets rise within their segment, and
+// that each has the leader epoch that the epoch cache knows for it; at the end of a sealed segment its digest, which
+// is written where it is missing. It changes nothing else and runs beside everything. Errors are those of reading; they
+// wrap ErrLogClosed for a closed log.
+func (l *Log) Scrub(c *ScrubCursor, maxBytes int64) (ScrubResult, error) {
+	gen := l.generation.Load()
+	v := l.view.Load()
+	if gen%2 != 0 {
+		return ScrubResult{}, nil // a truncation is under way: another time
+	}
+	if v.closed {
+		return ScrubResult{}, fmt.Errorf("scrub log %s: %w", l.tp, ErrLogClosed)
+	}
+	before := *c
+	res, err := l.scrubSegment(v, c, maxBytes)
+	now := l.view.Load()
+	if l.generation.Load() != gen || (res.Damage != nil && !slices.Contains(now.segs, c.segment)) || errors.Is(err, errRetry) {
+		*c = ScrubCursor{offset: before.offset} // the segment is another one now
+		return ScrubResult{Bytes: res.Bytes}, nil
+	}
+	if err != nil {
+		return res, fmt.Errorf("scrub log %s: %w", l.tp, err)
+	}
+	if res.Done {
+		*c = ScrubCursor{}
+	}
+	return res, nil
+}
+
+func (l *Log) scrubSegment(v *view, c *ScrubCursor, maxBytes int64) (res ScrubResult, err error) {
+	i := segmentOf(v.segs, max(c.offset, v.start))
+	s := v.segs[i]
+	if c.segment != s {
+		*c = ScrubCursor{offset: s.base, segment: s, gapPos: -1}
+	}
+	f, err := s.open(l.fs)
+	if err != nil && !isMediumError(err) {
+		return res, l.openFailed(v, err)
+	}
+	if err == nil {
+		err = l.scrubBatches(v, i, f, c, maxBytes, &res)
+		if err = errors.Join(err, f.release()); err != nil {
+			return res, err
+		}
+	} else {
+		res.Damage = damageOf(v, i, 0, err.Error())
+	}
+	last := i == len(v.segs)-1
+	switch {
+	case res.Damage != nil && res.Damage.To >= v.segmentEnd(i), c.pos >= v.limit(i):
+	default:
+		return res, nil
+	}
+	if !last && !c.bad && res.Damage == nil {
+		res.Damage = l.scrubDigest(v, i, c)
+	}
+	if res.Done = last; !last {
+		*c = ScrubCursor{offset: v.segs[i+1].base, segment: c.segment}
+	}
+	return res, nil
+}
+
+// segmentEnd is the exclusive end of the offsets of segment i.
+func (v *view) segmentEnd(i int) int64 {
+	if i == len(v.segs)-1 {
+		return v.end
+	}
+	return v.segs[i].next
+}
+
+// damageOf is damage of segment i from a position to the segment's end; from is the first offset it may concern.
+func damageOf(v *view, i int, position int64, reason string) *Damage {
+	s := v.segs[i]
+	return &Damage{From: max(s.base, v.start), To: v.segmentEnd(i), File: s.logName(), Position: position, Reason: reason}
+}
+
+// scrubBatches checks batches of segment i from the cursor on.
+func (l *Log) scrubBatches(v *view, i int, f fsys.File, c *ScrubCursor, maxBytes int64, res *ScrubResult) error {
+	w := newWalker(f, c.pos, v.limit(i), true)
+	for res.Bytes < maxBytes {
+		at := w.pos
+		h, ok, err := w.next()
+		if errors.Is(err, fsys.ErrCrashed) {
+			return err
+		}
+		if err != nil && !errors.Is(err, errBadBatch) && !isMediumError(err) {
+			return err
+		}
+		if err == nil && !ok {
+			return nil
+		}
+		if err == nil {
+			err = l.misplaced(v, i, c, h)
+		}
+		if err != nil {
+			return l.scrubDamage(v, i, f, c, at, err, res)
+		}
+		c.sum.add(h)
+		if c.gap, c.gapPos = c.offset, -1; h.BaseOffset > c.offset {
+			c.gapPos = at
+		}
+		c.pos, c.offset = w.pos, h.NextOffset()
+		res.Bytes += int64(h.Size())
+	}
+	return nil
+}
+
+// misplaced says what is wrong with what lies outside a batch's CRC.
+func (l *Log) misplaced(v *view, i int, c *ScrubCursor, h record.Header) error {
+	start := i == 0 && c.pos == 0 && h.NextOffset() > v.segs[i].base // the batch that holds the LogStartOffset
+	if (h.BaseOffset < c.offset && !start) || h.NextOffset() > v.segmentEnd(i) {
+		return fmt.Errorf("offsets %d to %d where %d to %d are left", h.BaseOffset, h.LastOffset(), c.offset, v.segmentEnd(i)-1)
+	}
+	epochs := epochCache{starts: v.epochs}
+	at := max(h.BaseOffset, v.start)
+	if want := epochs.at(at); want != model.NoLeaderEpoch && h.LastOffset() >= v.start && want != model.LeaderEpoch(h.LeaderEpoch) {
+		return fmt.Errorf("leader epoch %d, offset %d is of epoch %d", h.LeaderEpoch, at, want)
+	}
+	return nil
+}
+
+// scrubDamage notes a bad batch at a position and moves the cursor behind it: to the next one where its length is to be
+// believed, else to the end of the segment.
+func (l *Log) scrubDamage(v *view, i int, f fsys.File, c *ScrubCursor, at int64, why error, res *ScrubResult) error {
+	d := damageOf(v, i, at, why.Error())
+	d.From = max(c.offset, v.start)
+	if c.gapPos >= 0 { // it may as well be the batch before that is not in its place
+		d.From, d.Position = max(c.gap, v.start), c.gapPos
+	}
+	c.bad, c.gapPos = true, -1
+	w := newWalker(f, at, v.limit(i), false)
+	if h, ok, err := w.next(); err == nil && ok && w.pos < w.limit {
+		behind, ok, err := w.next()
+		if err == nil && ok && behind.BaseOffset > d.From && behind.NextOffset() <= v.segmentEnd(i) {
+			d.To = behind.BaseOffset
+			res.Bytes += int64(h.Size())
+			c.pos, c.offset = at+int64(h.Size()), d.To
+		}
+	}
+	res.Damage = d
+	return nil
+}
+
+// scrubDigest compares the digest of segment i, whose batches are all sound, with the one that was noted when it was sealed.
+func (l *Log) scrubDigest(v *view, i int, c *ScrubCursor) *Damage {
+	s := v.segs[i]
+	noted, err := s.loadDigest(l.fs)
+	if err == nil && noted.NextOffset == s.next && noted.SizeBytes == s.size {
+		if noted.Sum == c.sum.sum && noted.Batches == c.sum.batches {
+			return nil
+		}
+		return damageOf(v, i, 0, fmt.Sprintf("digest %016x of %d batches, %016x of %d when the segment was sealed: "+
+			"an offset, a length or a leader epoch was altered", c.sum.sum, c.sum.batches, noted.Sum, noted.Batches))
+	}
+	if s.gone.Load() || !slices.Contains(l.view.Load().segs, s) {
+		return nil
+	}
+	_ = writeHint(l.fs, s.digestName(), s.digestOf(c.sum).encode()) //nolint:errcheck // a hint; the next scrub tries again
+	return nil
+}
+
+// MarkDamaged takes note of damage that Scrub or Read has found while the log was open. As with damage found at the opening,
+// the log takes no appends and serves what lies around until DiscardDamage. What does not lie within the log is ignored.
+func (l *Log) MarkDamaged(d Damage) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.usable(); err != nil {
+		return err
+	}
+	d.From, d.To = max(d.From, l.start), min(d.To, l.end)
+	if d.From >= d.To || slices.ContainsFunc(l.damages, func(k Damage) bool { return k.From <= d.From && d.To <= k.To }) {
+		return nil
+	}
+	damages := append(slices.Clone(l.damages), d)
+	slices.SortFunc(damages, func(a, b Damage) int { return int(max(-1, min(1, a.From-b.From))) })
+	l.damages, l.damage = damages, &damages[0]
+	l.publish()
+	return nil
+}
