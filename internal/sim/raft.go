@@ -139,7 +139,10 @@ func (r *raft) elect(n *node) {
 func (r *raft) barrier(n *node) {
 	term := r.term
 	n.after(r.w.between(time.Millisecond, 30*time.Millisecond), func() {
-		if r.leader == n && r.term == term && !n.voter.ctl.active {
+		if ctl := n.voter.ctl; r.leader == n && r.term == term && (!ctl.active || ctl.term < term) {
+			if ctl.active {
+				ctl.deactivate() // of a term whose end it has not noticed
+			}
 			n.voter.apply(len(r.images) - 1)
 			n.voter.ctl.activate(term, r.latest())
 		}
