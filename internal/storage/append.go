@@ -294,6 +294,7 @@ func (l *Log) roll() error {
 	old := l.active()
 	old.next, old.size = l.end, l.pos
 	old.maxTimestamp.Store(l.index.maxTs)
+	old.writeDigest(l.fs, &l.index)
 	l.unsynced = append(slices.Clip(l.unsynced), old)
 	l.segs = append(slices.Clip(l.segs), next)
 	l.beginActive(next)
@@ -318,7 +319,7 @@ func (l *Log) createSegmentFile(s *segment) error {
 }
 
 func (l *Log) createEmpty(s *segment) error {
-	for _, name := range []string{s.logName(), s.indexName(), s.timeIndexName()} {
+	for _, name := range []string{s.logName(), s.indexName(), s.timeIndexName(), s.digestName()} {
 		if err := removeIfExists(l.fs, name); err != nil {
 			return err
 		}

@@ -203,6 +203,7 @@ type segmentIndex struct {
 	maxTs          int64
 	maxTsOffset    int64 // base offset of the batch that has maxTs
 	partial        bool  // batches at the segment's start were not noted here
+	digest         batchDigest
 }
 
 func newSegmentIndex(s *segment) segmentIndex {
@@ -226,6 +227,7 @@ func (x *segmentIndex) note(fsy fsys.FS, h record.Header, at int64, interval int
 		x.maxTs, x.maxTsOffset = h.MaxTimestamp, h.BaseOffset
 	}
 	x.since += int64(h.Size())
+	x.digest.add(h)
 }
 
 func (x *segmentIndex) noteTime(fsy fsys.FS) {

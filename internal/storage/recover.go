@@ -18,6 +18,7 @@ type recovery struct {
 	report    RecoveryReport
 	bases     []int64
 	snapshots []int64
+	digests   []int64      // bases of the segments that have one
 	scanned   []EpochStart // epoch starts found in scanned segments
 	ends      []int64      // where the last batch of each of them ends
 	touched   bool         // files were created, cut or removed
@@ -119,6 +120,8 @@ func (r *recovery) list() error {
 				r.bases = append(r.bases, base)
 			} else if offset, ok := parseFileName(info.Name, producersSuffix); ok {
 				r.snapshots = append(r.snapshots, offset)
+			} else if base, ok := parseFileName(info.Name, digestSuffix); ok {
+				r.digests = append(r.digests, base)
 			}
 		}
 	}
@@ -264,6 +267,11 @@ func (r *recovery) finish() error {
 			if err := removeIfExists(l.fs, l.snapshotName(at)); err != nil {
 				return err
 			}
+		}
+	}
+	if slices.Contains(r.digests, l.active().base) { // of when it was sealed once
+		if err := removeIfExists(l.fs, l.active().digestName()); err != nil {
+			return err
 		}
 	}
 	l.checkpointed = min(r.saved.highWatermark, l.end)

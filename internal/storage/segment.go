@@ -124,7 +124,7 @@ func (s *segment) letGo() error {
 // remove deletes the segment's files; the log first, so that hints never outlive their segment's absence for long.
 func (s *segment) remove(fsy fsys.FS) error {
 	err := s.letGo()
-	for _, name := range []string{s.logName(), s.indexName(), s.timeIndexName()} {
+	for _, name := range []string{s.logName(), s.indexName(), s.timeIndexName(), s.digestName()} {
 		err = errors.Join(err, removeIfExists(fsy, name))
 	}
 	return err

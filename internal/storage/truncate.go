@@ -161,6 +161,9 @@ func (l *Log) reopenActive(i int, pos int64) error {
 	if err := old.letGo(); err != nil {
 		return err
 	}
+	if err := removeIfExists(l.fs, s.digestName()); err != nil {
+		return err
+	}
 	if err := f.Truncate(pos); err != nil {
 		return err
 	}
@@ -261,7 +264,7 @@ func (l *Log) keepCorrupt(i int, pos, _ int64) error {
 		if err := s.letGo(); err != nil {
 			return err
 		}
-		for _, name := range []string{s.indexName(), s.timeIndexName()} {
+		for _, name := range []string{s.indexName(), s.timeIndexName(), s.digestName()} {
 			if err := removeIfExists(l.fs, name); err != nil {
 				return err
 			}
