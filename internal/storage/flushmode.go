@@ -1,0 +1,52 @@
+package storage
+
+import (
+	"fmt"
+	"path"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+)
+
+// osModeMarker is a file of a log that was written in flush.mode=os and not flushed whole since.
+const osModeMarker = "flush.os"
+
+func (l *Log) osModeName() string { return path.Join(l.path, osModeMarker) }
+
+// MarkOSMode notes durably that records of the log may count as committed without being on the disk, before the first of
+// them does. Repeating it costs little. A failure leaves open whether the mark is there.
+func (l *Log) MarkOSMode() error {
+	if marked, err := l.OSMode(); err != nil || marked {
+		return err
+	}
+	f, err := l.fs.Create(l.osModeName())
+	if err != nil {
+		return fmt.Errorf("mark log %s for flush.mode=os: %w", l.tp, err)
+	}
+	if err := f.Close(); err != nil {
+		return fmt.Errorf("mark log %s for flush.mode=os: %w", l.tp, err)
+	}
+	l.mu.Lock()
+	l.dirtyDir = true
+	l.mu.Unlock()
+	_, err = l.Sync()
+	return err
+}
+
+// ClearOSMode takes the mark of MarkOSMode back, durably. The caller has seen to it that everything that was appended while it
+// stood has been synced.
+func (l *Log) ClearOSMode() error {
+	if err := removeIfExists(l.fs, l.osModeName()); err != nil {
+		return fmt.Errorf("clear the mark of log %s for flush.mode=os: %w", l.tp, err)
+	}
+	return l.fs.SyncDir(l.path)
+}
+
+// OSMode says whether the mark of MarkOSMode is there: after a restart of the machine without a clean shutdown the log may have
+// lost records that it vouched for.
+func (l *Log) OSMode() (bool, error) {
+	_, err := l.fs.Stat(l.osModeName())
+	if fsys.IsNotExist(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
