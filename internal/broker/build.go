@@ -98,8 +98,8 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 		})
 		var err error
 		n.replicas, err = replication.NewManager(replication.Options{
-			NodeID: n.cfg.NodeID, Dir: n.dir, Syncer: syncer, Endpoint: peer.NewEndpoint(n.conns), Controller: n.controllers,
-			Clock: n.clock, Logger: n.log, Metrics: n.registry.Registerer(),
+			NodeID: n.cfg.NodeID, Dir: n.dir, PageCacheLost: n.start.osLost, Syncer: syncer,
+			Endpoint: peer.NewEndpoint(n.conns), Controller: n.controllers, Clock: n.clock, Logger: n.log, Metrics: n.registry.Registerer(),
 			OnDiskFailure: func(err error) { n.diskFailure <- err },
 			Core:          replicationcore.Config{LagTimeMax: n.cfg.ReplicaLagTime},
 		})

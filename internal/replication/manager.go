@@ -71,6 +71,9 @@ type Options struct {
 	Syncer Syncer
 	// SyncWorkers is how many logs are synced at a time; default 4.
 	SyncWorkers int
+	// PageCacheLost says that the machine has restarted since the directory was used, without a clean shutdown: logs that were
+	// written in flush.mode=os may lack records that they vouched for, and give up their seats.
+	PageCacheLost bool
 	// Endpoint reaches leaders.
 	Endpoint LeaderEndpoint
 	// Controller takes proposals and reports.
@@ -257,6 +260,9 @@ func (m *Manager) OnSynced(log *storage.Log, durableEnd int64, err error) {
 	case p != nil && p.log == log:
 		m.run(p, func(fx *effects) core.Output {
 			fx.fetch = p.fetcher // a follower acknowledges
+			if err := m.markMode(p); err != nil {
+				m.opts.Logger.Warn("the mark of flush.mode=os stays", "partition", p.tp.String(), "error", err)
+			}
 			// The log may have been cut, and written anew, since the sync: only the log itself knows what that left durable.
 			return p.replica.LocalDurable(min(durableEnd, p.log.DurableEnd()), m.now())
 		})

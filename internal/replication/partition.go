@@ -26,6 +26,8 @@ type partition struct {
 	mu           sync.Mutex
 	replica      *core.Replica
 	settings     metadata.TopicSettings
+	osMode       bool  // the log carries the mark of flush.mode=os
+	osEnd        int64 // where it ended when the topic left that mode: flushed up to here, the mark goes
 	waiting      waitQueue
 	subs         []*serverSub // subscriptions that this leader serves
 	fetcher      *fetcher     // whom this follower fetches from

@@ -100,8 +100,13 @@ func (m *Manager) publishPartition(image *metadata.Image, topic *metadata.Topic,
 		if p.settings != settings {
 			p.settings = settings
 			p.log.Reconfigure(logConfig(settings))
+			p.osEnd = p.log.LogEndOffset()
 			// What was appended in os mode counts once it is on the disk.
 			fx.sync = settings.FlushMode == metadata.FlushFsync
+		}
+		if err := m.markMode(p); err != nil {
+			m.logFailed(p, "note the flush mode", err, fx)
+			return core.Output{}
 		}
 		m.apply(p, p.replica.Apply(partitionState(image, state, settings), m.now()), fx)
 		m.assign(p, state.InISR(m.opts.NodeID), fx)
@@ -130,7 +135,10 @@ func (m *Manager) addPartition(tp model.TopicPartition, settings metadata.TopicS
 			return nil, err
 		}
 	}
-	p := &partition{tp: tp, log: log, settings: settings}
+	p := &partition{tp: tp, log: log, settings: settings, osEnd: log.LogEndOffset()}
+	if p.osMode, err = log.OSMode(); err != nil {
+		return nil, err
+	}
 	state := p.logState()
 	state.HighWatermark = max(state.HighWatermark, highWatermark)
 	p.replica = core.NewReplica(m.opts.NodeID, epoch, m.opts.Core, state, log)
@@ -142,6 +150,24 @@ func (m *Manager) addPartition(tp model.TopicPartition, settings metadata.TopicS
 	m.partitions[tp] = p
 	m.mu.Unlock()
 	return p, nil
+}
+
+// markMode keeps the mark of flush.mode=os: it stands before the first record counts that is not on the disk, and until all of
+// them are. The caller holds p.mu.
+func (m *Manager) markMode(p *partition) error {
+	switch {
+	case p.settings.FlushMode == metadata.FlushOS && !p.osMode:
+		if err := p.log.MarkOSMode(); err != nil {
+			return err
+		}
+		p.osMode = true
+	case p.settings.FlushMode == metadata.FlushFsync && p.osMode && p.log.DurableEnd() >= p.osEnd:
+		if err := p.log.ClearOSMode(); err != nil {
+			return err
+		}
+		p.osMode = false
+	}
+	return nil
 }
 
 func logConfig(s metadata.TopicSettings) storage.Config {

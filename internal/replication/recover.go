@@ -62,9 +62,11 @@ func (m *Manager) openLogs(ctx context.Context, tps []model.TopicPartition) (sta
 				if err != nil {
 					return fmt.Errorf("open log %s: %w", tps[i], err)
 				}
-				reason := ""
-				if report.LostData() {
-					reason = lostReason(report)
+				reason, err := m.lostReason(log, report)
+				if err != nil {
+					return fmt.Errorf("open log %s: %w", tps[i], err)
+				}
+				if reason != "" {
 					m.opts.Logger.Warn("the replica gives up its seat", "partition", tps[i].String(), "reason", reason)
 				}
 				state := replicaState(tps[i], log.LogEndOffset(), core.LastBatchEpoch(log, log.LogStartOffset(), log.LogEndOffset()), reason)
@@ -91,7 +93,21 @@ func replicaState(tp model.TopicPartition, end int64, epoch model.LeaderEpoch, r
 	}
 }
 
-func lostReason(r storage.RecoveryReport) string {
+// lostReason says why the replica gives up its seats; empty where it does not.
+func (m *Manager) lostReason(log *storage.Log, report storage.RecoveryReport) (string, error) {
+	if report.LostData() {
+		return dataLost(report), nil
+	}
+	if !m.opts.PageCacheLost {
+		return "", nil
+	}
+	if marked, err := log.OSMode(); err != nil || !marked {
+		return "", err
+	}
+	return "it was written in flush.mode=os, and the machine has restarted without a clean stop", nil
+}
+
+func dataLost(r storage.RecoveryReport) string {
 	switch {
 	case r.Damage != nil:
 		return fmt.Sprintf("damaged from offset %d on, in %s at %d: %s", r.Damage.From, r.Damage.File, r.Damage.Position, r.Damage.Reason)

@@ -302,7 +302,7 @@ func (r *Replica) Facts(end int64) Facts {
 		held := f.ends
 		if committed && slices.Contains(r.lead.isr, f.ID) {
 			held.log = max(held.log, end)
-			if r.mode == FlushFsync {
+			if r.mode == FlushFsync && end > r.osEnd {
 				held.durable = max(held.durable, end)
 			}
 		}

@@ -21,6 +21,7 @@ type Replica struct {
 	mode           FlushMode
 
 	log   LogState // HighWatermark included; it never falls
+	osEnd int64    // records below were committed in flush.mode=os
 	floor int64    // never truncated below (R5): the highest HighWatermark ever known here
 
 	lead   leading
@@ -71,6 +72,9 @@ func (r *Replica) Apply(st PartitionState, now time.Duration) Output {
 	anew := role != r.role || st.Leader != r.leader || st.LeaderEpoch != r.leaderEpoch
 	newPartitionEpoch := st.PartitionEpoch > r.partitionEpoch
 	r.leader, r.leaderEpoch, r.partitionEpoch = st.Leader, st.LeaderEpoch, st.PartitionEpoch
+	if r.mode == FlushOS && st.FlushMode == FlushFsync {
+		r.osEnd = r.log.HighWatermark
+	}
 	r.minISR, r.mode = max(st.MinISR, 1), st.FlushMode
 	if anew {
 		out.RoleChanged = true

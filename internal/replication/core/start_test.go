@@ -112,3 +112,25 @@ func TestReconcilingWithoutProgressBacksOff(t *testing.T) {
 		t.Fatalf("asks again at %v, %v", at, wanted)
 	}
 }
+
+// What was committed in os mode is on a follower's disk once the follower says so, whatever the mode is now.
+func TestFactsOfRecordsCommittedInOSMode(t *testing.T) {
+	log := new(modelLog).fill(1, 1)
+	st := partitionOf(1, 2, 1, 1, 2)
+	st.FlushMode = FlushOS
+	r := leaderOf(t, log, st)
+	subscribed(t, r, 2, 0, model.NoLeaderEpoch, 0)
+	acked(r, 2, 2, 0, 0)
+	if facts := r.Facts(2); facts.Acked != 2 || facts.FSynced != 1 {
+		t.Fatalf("%+v", facts)
+	}
+	st.FlushMode = FlushFsync
+	r.Apply(st, 0)
+	if facts := r.Facts(2); facts.FSynced != 1 {
+		t.Fatalf("nobody flushed: %+v", facts)
+	}
+	acked(r, 2, 2, 2, 0)
+	if facts := r.Facts(2); facts.Acked != 2 || facts.FSynced != 2 {
+		t.Fatalf("%+v", facts)
+	}
+}
