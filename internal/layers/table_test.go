@@ -35,7 +35,8 @@ var table = map[string]int{
 	"cmd":             7, // main packages
 	"internal/layers": 7, // these tests
 
-	"deploy": 7, // images, compose cluster and releases, and their tests
+	"deploy":   7, // images, compose cluster and releases, and their tests
+	"examples": 7, // clients in other languages, and their tests
 }
 
 // testHouses are what tests of any layer may import beside their own layer and the lower ones.
