@@ -112,6 +112,8 @@ func (l *Log) splice(sources []*segment, s *segment) {
 		n++
 	}
 	l.trimmed, l.segs = slices.Clone(row[:n]), slices.Clone(row[n:])
+	// Their records are durable, but no sync may have come since they were sealed.
+	l.unsynced = slices.DeleteFunc(slices.Clone(l.unsynced), func(u *segment) bool { return slices.Contains(sources, u) })
 }
 
 // settle does what is left once readers have the new segment. The caller holds syncMu.
@@ -136,6 +138,7 @@ func (l *Log) settle(g *groupCopy, s *segment, swap string, producers *producerS
 		}
 	}
 	s.entries.Store(nil)
+	s.writeDigest(l.fs, &g.index)
 	info := snapshotInfo{offset: s.next, segmentBase: s.base, position: s.size, maxTimestamp: s.maxTimestamp.Load()}
 	if err := writeFileAtomic(l.fs, l.snapshotName(s.next), producers.encode(info)); errors.Is(err, fsys.ErrSyncFailed) {
 		return err
