@@ -180,8 +180,9 @@ func (c *Client) call(ctx context.Context, again bool, f func(context.Context, *
 	defer stop()
 	var last error
 	for round := 1; ; round++ {
-		for _, address := range c.candidates() {
-			err := c.attempt(ctx, address, f)
+		candidates := c.candidates()
+		for i, address := range candidates {
+			err := c.attempt(ctx, address, c.patience(ctx, len(candidates)-i), f)
 			if err == nil {
 				return nil
 			}
@@ -199,8 +200,21 @@ func (c *Client) call(ctx context.Context, again bool, f func(context.Context, *
 	}
 }
 
-func (c *Client) attempt(ctx context.Context, address string, f func(context.Context, *grpc.ClientConn) error) error {
-	conn, err := c.connected(ctx, address)
+// patience is how long a connection is waited for where so many addresses are left to ask: one that hangs, or takes
+// connections and stays silent, must not use up the time of the others. The attempt to connect goes on meanwhile.
+func (c *Client) patience(ctx context.Context, left int) time.Duration {
+	wait := c.config.DialTimeout
+	if left <= 1 {
+		return wait
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, deadline.Sub(c.clock.Now())/time.Duration(left))
+	}
+	return min(wait, silence)
+}
+
+func (c *Client) attempt(ctx context.Context, address string, patience time.Duration, f func(context.Context, *grpc.ClientConn) error) error {
+	conn, err := c.connectedWithin(ctx, address, patience)
 	if err == nil {
 		err = toError(f(ctx, conn))
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"net"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -55,6 +56,32 @@ func TestDeadAddressesFailFast(t *testing.T) {
 	}
 	if took := time.Since(start); took > 2*time.Second {
 		t.Errorf("20 refusals took %v", took)
+	}
+}
+
+// TestBootstrapSkipsSilentBrokers asks brokers that take connections and never say a word, as frozen machines do.
+func TestBootstrapSkipsSilentBrokers(t *testing.T) {
+	t.Parallel()
+	fake := newFakeCluster(t, 1, 1)
+	addresses := fake.bootstrap()[:1]
+	for range 3 {
+		silent, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = silent.Close() })
+		addresses = append(addresses, silent.Addr().String())
+	}
+	for range addresses { // each is asked first once, or nearly
+		c, err := Dial(testContext(t), Config{
+			Bootstrap: addresses, Logger: slog.New(slog.DiscardHandler), RequestTimeout: 2 * time.Second, DialTimeout: 2 * time.Second,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -108,11 +108,16 @@ func (c *Client) conn(address string) (*brokerConn, error) {
 
 // connected returns the connection to address once it is up. That it is not is definite: nothing was sent.
 func (c *Client) connected(ctx context.Context, address string) (*grpc.ClientConn, error) {
+	return c.connectedWithin(ctx, address, c.config.DialTimeout)
+}
+
+// connectedWithin is connected with another bound than DialTimeout.
+func (c *Client) connectedWithin(ctx context.Context, address string, timeout time.Duration) (*grpc.ClientConn, error) {
 	conn, err := c.conn(address)
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.ready(ctx, c.config.DialTimeout); err != nil {
+	if err := conn.ready(ctx, timeout); err != nil {
 		return nil, err
 	}
 	return conn.ClientConn, nil
