@@ -186,11 +186,12 @@ func (c *Client) call(ctx context.Context, again bool, f func(context.Context, *
 			if err == nil {
 				return nil
 			}
-			if ctx.Err() == nil || last == nil {
-				last = err
-			}
 			var e *Error
-			if !errors.As(err, &e) || !e.Retryable || !e.Definite && !again {
+			typed := errors.As(err, &e)
+			if last == nil || ctx.Err() == nil && !(typed && e.is(model.CodeBrokerNotAvailable)) {
+				last = err // what a broker said tells more than that another one cannot be reached
+			}
+			if !typed || !e.Retryable || !e.Definite && !again {
 				return err
 			}
 		}

@@ -19,8 +19,9 @@ import (
 )
 
 const (
-	callTimeout    = 10 * time.Second // of a call whose context has no deadline
-	connectTimeout = time.Second      // to wait for a connection before the next controller is tried
+	callTimeout    = 10 * time.Second       // of a call whose context has no deadline
+	connectTimeout = time.Second            // to wait for a connection before the next controller is tried
+	answerTime     = 250 * time.Millisecond // of the caller's deadline, to carry the answer back
 	retryMin       = 20 * time.Millisecond
 	retryMax       = 250 * time.Millisecond
 )
@@ -135,14 +136,21 @@ func (c *Controllers) learnFrom(v config.Voter, err error) bool {
 	return true
 }
 
+// timeout is how long a call may take: a little less than its caller waits, who is to hear why nothing came of it.
+func (c *Controllers) timeout(ctx context.Context) time.Duration {
+	deadline, bounded := ctx.Deadline()
+	if !bounded {
+		return callTimeout
+	}
+	left := deadline.Sub(c.clock.Now())
+	return left - min(left/8, answerTime)
+}
+
 // call runs fn against the active controller until it succeeds, fails for a reason of its own, or ctx ends (after 10 s where
 // it has no deadline); then the error is NO_QUORUM. Where once is set, fn is not run again after an attempt of unknown outcome.
 func (c *Controllers) call(ctx context.Context, once bool, fn func(ctx context.Context, to internalv1.ControllerServiceClient) error) error {
-	if _, bounded := ctx.Deadline(); !bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, callTimeout)
-		defer cancel()
-	}
+	ctx, cancel := context.WithTimeout(ctx, c.timeout(ctx))
+	defer cancel()
 	var last error
 	for wait := retryMin; ; wait = min(2*wait, retryMax) {
 		v := c.target()

@@ -249,7 +249,11 @@ func TestCallPassesADeadController(t *testing.T) {
 func TestCallWithoutQuorumSaysSo(t *testing.T) {
 	h := newHarness(t, 3)
 	h.elect(nil)
-	_, err := h.controllers.CreateTopic(bounded(t, 300*time.Millisecond), &internalv1.CreateTopicRequest{})
+	ctx := bounded(t, 300*time.Millisecond)
+	_, err := h.controllers.CreateTopic(ctx, &internalv1.CreateTopicRequest{})
+	if ctx.Err() != nil {
+		t.Error("the answer came when nobody waited for it any more")
+	}
 	if !model.IsCode(err, model.CodeNoQuorum) {
 		t.Errorf("got %v", err)
 	}
