@@ -342,7 +342,8 @@ func (f *fetcher) take(p *partition, frame *wire.ReplicateResponse) {
 func (f *fetcher) append(p *partition, subID uint64, frame *wire.ReplicateResponse, fx *effects) {
 	before := p.log.LogEndOffset()
 	data, free := f.m.contiguous(frame.Payload)
-	_, err := p.log.AppendFollower(data, false)
+	// Offsets that the leader's compacted log lacks are missing within; between frames the core checks that none is lost.
+	_, err := p.log.AppendFollower(data, true)
 	free()
 	if end := p.log.LogEndOffset(); end > before {
 		f.m.apply(p, p.replica.Appended(end), fx)

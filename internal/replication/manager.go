@@ -102,6 +102,15 @@ type Options struct {
 	SweepInterval time.Duration
 	// CheckpointInterval is how often HighWatermarks are checkpointed; default 5 s.
 	CheckpointInterval time.Duration
+	// RetentionInterval is how often retention and compaction look at every partition; default 5 minutes. It is looked at
+	// with the checkpoints.
+	RetentionInterval time.Duration
+	// ClockGuard bounds how far the wall clock is believed when records are deleted by age.
+	ClockGuard storage.ClockGuardOptions
+	// CleanerBytesPerSecond bounds what compaction reads and writes; default 64 MiB a second.
+	CleanerBytesPerSecond int64
+	// CleanerMapBytes bounds the memory for the keys of one compaction; default 16 MiB. It is used only while one runs.
+	CleanerMapBytes int64
 }
 
 func (o Options) withDefaults() Options {
@@ -123,6 +132,8 @@ func (o Options) withDefaults() Options {
 	bytes(&o.StreamCreditBytes, 16<<20)
 	bytes(&o.PartitionCreditBytes, 4<<20)
 	bytes(&o.FrameBytes, 256<<10)
+	bytes(&o.CleanerBytesPerSecond, 64<<20)
+	bytes(&o.CleanerMapBytes, 16<<20)
 	if o.SyncWorkers <= 0 {
 		o.SyncWorkers = 4
 	}
@@ -131,6 +142,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.CheckpointInterval <= 0 {
 		o.CheckpointInterval = 5 * time.Second
+	}
+	if o.RetentionInterval <= 0 {
+		o.RetentionInterval = 5 * time.Minute
 	}
 	return o
 }
@@ -162,6 +176,9 @@ type Manager struct {
 	fetchers map[fetcherKey]*fetcher
 
 	ticking   ticking
+	retention retention
+	clock     atomic.Uint32 // the storage.ClockVerdict of the last sweep
+	cleaning  cleaningQueue
 	proposals proposalQueue
 	deletions chan struct{} // one token: look at the image for deletions
 }
@@ -179,6 +196,7 @@ func NewManager(opts Options) (*Manager, error) {
 		deletions: make(chan struct{}, 1),
 	}
 	m.proposals.wake = make(chan struct{}, 1)
+	m.cleaning.wake = make(chan struct{}, 1)
 	m.ticking.wake, m.ticking.set = make(chan struct{}, 1), map[*partition]struct{}{}
 	var err error
 	if m.metrics, err = newMetrics(m, opts.Metrics); err != nil {
@@ -195,7 +213,9 @@ func (m *Manager) Start(group *lifecycle.Group) {
 	if m.syncer = m.opts.Syncer; m.syncer == nil {
 		m.syncer = storage.StartSyncer(group, m.opts.SyncWorkers, m.OnSynced)
 	}
+	m.beginRetention()
 	group.Go("sweeper", m.sweepLoop)
+	group.Go("cleaner", m.cleanLoop)
 	group.Go("isr-proposer", m.proposeLoop)
 	group.Go("deleter", m.deleteLoop)
 }

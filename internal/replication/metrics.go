@@ -9,6 +9,10 @@ import (
 // metrics are the manager's own; each manager has its set.
 type metrics struct {
 	appendedBytes, fetchedBytes, truncations, diverged prometheus.Counter
+
+	retentionSegments, retentionBytes, clockJumps            prometheus.Counter
+	retentionPaused                                          prometheus.Gauge
+	cleanings, cleaningsFailed, cleanedBytes, cleanedRecords prometheus.Counter
 }
 
 func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
@@ -20,6 +24,17 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 		fetchedBytes:  counter("fetched_bytes_total", "Bytes of batches appended as follower."),
 		truncations:   counter("truncations_total", "Logs cut to agree with their leader."),
 		diverged:      counter("diverged_partitions_total", "Partitions stopped because committed records differ from the leader's."),
+
+		retentionSegments: counter("retention_segments_total", "Segments deleted by retention, as leader."),
+		retentionBytes:    counter("retention_bytes_total", "Bytes deleted by retention, as leader."),
+		clockJumps:        counter("clock_jumps_total", "Jumps ahead of the wall clock, which pause deletions by age."),
+		retentionPaused: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "replication_retention_paused_partitions", Help: "Partitions whose old records are kept because the clock is not believed.",
+		}),
+		cleanings:       counter("compactions_total", "Compactions of logs that came to their end."),
+		cleaningsFailed: counter("compactions_failed_total", "Compactions that failed."),
+		cleanedBytes:    counter("compaction_read_bytes_total", "Bytes read by compactions."),
+		cleanedRecords:  counter("compaction_dropped_records_total", "Records removed by compactions."),
 	}
 	if registerer == nil {
 		return s, nil
@@ -28,7 +43,8 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "replication_" + name, Help: help}, value)
 	}
 	for _, c := range []prometheus.Collector{
-		s.appendedBytes, s.fetchedBytes, s.truncations, s.diverged,
+		s.appendedBytes, s.fetchedBytes, s.truncations, s.diverged, s.retentionSegments, s.retentionBytes, s.clockJumps,
+		s.retentionPaused, s.cleanings, s.cleaningsFailed, s.cleanedBytes, s.cleanedRecords,
 		gauge("pending_bytes", "Bytes appended and not yet acknowledged.", func() float64 { return float64(m.pending.Load()) }),
 		gauge("partitions", "Replicas on this broker.", func() float64 { return float64(len(m.allPartitions())) }),
 		gauge("leaders", "Partitions that this broker leads.", func() float64 { return float64(m.countLeaders(false)) }),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/metadata"
@@ -35,6 +36,9 @@ type partition struct {
 	stopped      *model.Error // why the replica stopped for good
 	needsTick    bool         // it is in Manager.ticking
 	checkpointed checkpointed
+	cleanAfter   time.Time // a cleaning has failed: not before
+
+	heldBefore, heldNow heldByAll
 }
 
 // roleView is a role as readers see it. It is never changed.

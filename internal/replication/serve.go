@@ -392,7 +392,8 @@ func (s *serverStream) fill(sub *serverSub, order core.FrameOrder, frame *wire.R
 		return false
 	}
 	frame.Payload = payload.Part(read.Data)
-	frame.Head.BaseOffset = read.FirstOffset
+	// A compacted log has gaps: what the follower checks is that nothing was lost on the way.
+	frame.Head.BaseOffset = min(order.From, read.FirstOffset)
 	bytes := int64(len(read.Data))
 	p.mu.Lock()
 	current := sub.current()

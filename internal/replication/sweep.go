@@ -70,6 +70,7 @@ func (m *Manager) sweepLoop(ctx context.Context) error {
 		}
 		if now.Sub(last) >= m.opts.CheckpointInterval {
 			last = now
+			m.sweepRetention(now)
 			if err := m.checkpoint(m.allPartitions()); err != nil {
 				m.diskFailed(err)
 			}

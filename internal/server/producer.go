@@ -18,6 +18,9 @@ const (
 	maxInFlightBatches = 64
 	// defaultProduceTimeout is how long a batch waits for its acknowledgement where the client does not say.
 	defaultProduceTimeout = 30 * time.Second
+	// compactedInflation bounds the records of a compressed batch for a compacted topic, which is opened to see that they have
+	// keys, as a multiple of max.message.bytes; minInflation, in bytes, is allowed in any case.
+	compactedInflation, minInflation = 16, 1 << 20
 	// maxProduceTimeout bounds what a client may say.
 	maxProduceTimeout = 10 * time.Minute
 )
@@ -167,8 +170,14 @@ func (a *appender) batch(t *metadata.Topic, head *penstockv1.ProduceRequest, pay
 	default:
 		a.request.Batch = payload.Bytes()
 	}
-	a.request.Header, err = record.Validate(a.request.Batch, limits)
-	return batchError(err)
+	if a.request.Header, err = record.Validate(a.request.Batch, limits); err != nil {
+		return batchError(err)
+	}
+	if t.Settings().CleanupPolicy.Compacts() {
+		limits.MaxUncompressedBytes = max(compactedInflation*limits.MaxBytes, minInflation)
+		return batchError(record.CheckKeys(a.request.Batch, limits))
+	}
+	return nil
 }
 
 // batchError gives what is wrong with a batch its code.

@@ -241,6 +241,15 @@ func (l *Log) RetentionStep(p RetentionPolicy, in RetentionInput) (RetentionResu
 	return res, nil
 }
 
+// ExplainRetention says what RetentionStep would do and why the oldest records are kept. It changes nothing.
+func (l *Log) ExplainRetention(p RetentionPolicy, in RetentionInput) (RetentionDecision, error) {
+	segs, _, err := l.retentionSegments(p, in)
+	if err != nil || len(segs) == 0 {
+		return RetentionDecision{Start: l.LogStartOffset()}, err
+	}
+	return DecideRetention(segs, l.LogStartOffset(), p, in), nil
+}
+
 // retentionSegments describes the segments; ages are looked up from the first on, as far as they matter.
 func (l *Log) retentionSegments(p RetentionPolicy, in RetentionInput) (segs []RetentionSegment, end int64, err error) {
 	v := l.view.Load()
