@@ -102,6 +102,10 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 			Endpoint: peer.NewEndpoint(n.conns), Controller: n.controllers, Clock: n.clock, Logger: n.log, Metrics: n.registry.Registerer(),
 			OnDiskFailure: func(err error) { n.diskFailure <- err },
 			Core:          replicationcore.Config{LagTimeMax: n.cfg.ReplicaLagTime},
+
+			RetentionInterval: n.cfg.Retention.CheckInterval, CleanerBytesPerSecond: n.cfg.Retention.CleanerBytesPerSecond,
+			CleanerMapBytes: n.cfg.Retention.CleanerMapBytes,
+			ClockGuard:      storage.ClockGuardOptions{Tolerance: n.cfg.Retention.ClockTolerance, Grace: n.cfg.Retention.ClockGrace},
 		})
 		if err != nil {
 			return err

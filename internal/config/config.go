@@ -32,6 +32,7 @@ type Config struct {
 	SessionTimeout    time.Duration // after so long without a heartbeat a broker is fenced
 	HeartbeatInterval time.Duration
 	ReplicaLagTime    time.Duration // replica.lag.time.max
+	Retention         Retention
 	Raft              RaftTimeouts
 	ShutdownTimeout   time.Duration // how long a clean stop waits for leaderships to move
 
@@ -64,6 +65,15 @@ type Listener struct {
 type ClientListener struct {
 	Name string
 	Listener
+}
+
+// Retention is how retention and compaction work on this node.
+type Retention struct {
+	CheckInterval         time.Duration // retention.check.interval
+	ClockTolerance        time.Duration // retention.clock.tolerance
+	ClockGrace            time.Duration // retention.clock.grace
+	CleanerBytesPerSecond int64         // cleaner.bytes.per.second
+	CleanerMapBytes       int64         // cleaner.map.bytes
 }
 
 // RaftTimeouts are those of the metadata quorum.

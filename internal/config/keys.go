@@ -110,6 +110,31 @@ var keys = []Key{
 		Doc: "A follower that stays behind for longer leaves the in-sync set.",
 	},
 	{
+		Name: "retention.check.interval", Kind: KindDuration, Default: "5m",
+		set: duration(func(c *Config) dst { return &c.Retention.CheckInterval }),
+		Doc: "How often retention and compaction look at every partition; not more often than every 5 seconds.",
+	},
+	{
+		Name: "retention.clock.tolerance", Kind: KindDuration, Default: "5m",
+		set: duration(func(c *Config) dst { return &c.Retention.ClockTolerance }),
+		Doc: "A wall clock that jumps ahead by more raises an alarm, and nothing is deleted by age.",
+	},
+	{
+		Name: "retention.clock.grace", Kind: KindDuration, Default: "24h",
+		set: duration(func(c *Config) dst { return &c.Retention.ClockGrace }),
+		Doc: "How long nothing is deleted by age after the clock jumped, unless it goes back before.",
+	},
+	{
+		Name: "cleaner.bytes.per.second", Kind: KindBytes, Default: "64MiB",
+		set: bytesInt64(func(c *Config) *int64 { return &c.Retention.CleanerBytesPerSecond }),
+		Doc: "Most bytes that compaction reads and writes in a second.",
+	},
+	{
+		Name: "cleaner.map.bytes", Kind: KindBytes, Default: "16MiB",
+		set: bytesInt64(func(c *Config) *int64 { return &c.Retention.CleanerMapBytes }),
+		Doc: "Most memory for the keys of the log that is being compacted; more keys take more passes.",
+	},
+	{
 		Name: "raft.heartbeat.timeout", Kind: KindDuration, Default: "500ms", set: duration(func(c *Config) dst { return &c.Raft.Heartbeat }),
 		Doc: "A controller that did not hear of the active one for so long starts an election.",
 	},
