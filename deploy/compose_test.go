@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -40,6 +41,8 @@ func TestCompose(t *testing.T) {
 	c.up()
 	c.checkLogs(sent)
 	t.Log("the cluster went down and up again with all its data")
+	c.checkPython()
+	c.checkDocument()
 }
 
 // checkHardening looks at what compose promises of the containers.
@@ -265,4 +268,61 @@ func (c *cluster) fault(topicName string, node int, loads []*load, what string, 
 	c.awaitWell()
 	c.t.Logf("node %d, leader of %d partitions, was %s: named after %v, all records answered after %v, well again after %v", node, len(led),
 		what, named.Round(time.Millisecond), answered.Round(time.Millisecond), time.Since(begin).Round(time.Millisecond))
+}
+
+// checkPython runs the Python examples on the cluster, from the host.
+func (c *cluster) checkPython() {
+	c.t.Helper()
+	if r := run(c.t.Context(), c.t, nil, "/usr/bin/env", "PATH=/usr/bin:/bin", "python3", "-c", "import grpc, google.protobuf"); r.code != 0 {
+		if os.Getenv("PENSTOCK_TEST_PYTHON") != "" {
+			c.t.Fatalf("python3-grpcio is missing: %s", r)
+		}
+		c.t.Logf("the Python examples were not run: python3-grpcio is missing (%s)", strings.TrimSpace(r.err))
+		return
+	}
+	home := c.t.TempDir()
+	for _, dir := range []string{"examples/python", "api/proto"} {
+		if err := os.CopyFS(filepath.Join(home, dir), os.DirFS(filepath.Join(repository, dir))); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	program := func(name string) string { return filepath.Join(home, "examples/python", name) }
+	must(c.t, program("generate"))
+	c.ctl(c.hostSide(), nil, "topic", "create", "orders", "--partitions", "6", "--replication-factor", "3")
+	must(c.t, program("producer.py"), "orders", "--count", "1000", "--bootstrap", c.fromHost())
+	out := must(c.t, program("consumer.py"), "orders", "--bootstrap", c.fromHost())
+	if n := strings.Count(out, "\n"); n != 1000 {
+		c.t.Errorf("the Python consumer read %d of 1000 records:\n%s", n, tail(out))
+	}
+	c.t.Log("the Python examples wrote 1000 records and read them back")
+}
+
+// checkDocument runs the session of docs/deploy.md as it stands, but for names and ports; it ends with the removal of all.
+func (c *cluster) checkDocument() {
+	c.t.Helper()
+	text, err := os.ReadFile(filepath.Join(repository, "docs", "deploy.md"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var script strings.Builder
+	for _, block := range strings.Split(string(text), "\n```sh\n")[1:] {
+		body, _, _ := strings.Cut(block, "\n```")
+		script.WriteString(body + "\n")
+	}
+	session := strings.NewReplacer("penstock_default", c.network(), "penstock:local", c.image,
+		"compose.project=penstock", "compose.project="+c.project).Replace(script.String())
+	env := append([]string{"PENSTOCK_BOOTSTRAP=" + c.fromHost()}, c.makes...)
+	r := run(c.t.Context(), c.t, nil, "env", append(env, "bash", "-euo", "pipefail", "-c", session)...)
+	if r.code != 0 {
+		c.t.Fatalf("the session of docs/deploy.md: %s", r)
+	}
+	for _, want := range []string{"ready\n", "node-1:9096", `"fsynced":3`} {
+		if !strings.Contains(r.out, want) {
+			c.t.Errorf("the session of docs/deploy.md does not show %q:\n%s", want, tail(r.out))
+		}
+	}
+	if strings.Count(r.out, "from the host\n") != 2 || strings.Count(r.out, "from a container\n") != 2 {
+		c.t.Errorf("the session of docs/deploy.md does not read both records twice:\n%s", tail(r.out))
+	}
+	c.t.Log("the session of docs/deploy.md ran")
 }
