@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 )
 
@@ -50,11 +51,20 @@ func newDevCommand(out, errOut io.Writer) *cobra.Command {
 	return cmd
 }
 
-// runDev starts the nodes, says when they are ready, and stops them when ctx ends.
-func runDev(ctx context.Context, plan devPlan, out, errOut io.Writer) error {
+// runDev starts the nodes, says when they are ready, and stops them when ctx ends. One process at a time does so for a
+// directory: two would stop each other's nodes.
+func runDev(ctx context.Context, plan devPlan, out, errOut io.Writer) (err error) {
+	lock, err := fsys.OS().Lock(filepath.Join(plan.dir, lockName))
+	if errors.Is(err, fsys.ErrLocked) {
+		return fmt.Errorf("another broker dev runs the cluster in %s: stop it, or use another --data-dir and --port", plan.dir)
+	}
+	if err != nil {
+		return fmt.Errorf("lock %s: %w", plan.dir, err)
+	}
+	defer func() { err = errors.Join(err, lock.Close()) }()
 	group := lifecycle.New(context.WithoutCancel(ctx), "dev", nil)
 	cluster := &devCluster{plan: plan, group: group, errOut: errOut, deaths: make(chan *devNode, plan.brokers)}
-	err := cluster.start()
+	err = cluster.start()
 	if err == nil {
 		err = cluster.awaitReady(ctx, out)
 	}

@@ -84,6 +84,9 @@ func resumed(ctx context.Context, t *testing.T, plan devPlan) {
 	}
 	dev := launch(t, plan.args()...)
 	dev.awaitText("ready")
+	if p := launch(t, plan.args()...); p.exit() != exitFailed || !strings.Contains(p.out.String(), "another broker dev") {
+		t.Errorf("a second broker dev of the same cluster: exit status %d:\n%s", p.exit(), p.out)
+	}
 	c := connect(t, plan.address(1, 0))
 	var total int64
 	for p := range int32(3) {
