@@ -98,10 +98,7 @@ func (r *Replica) FrameReceived(in FrameIn, now time.Duration) (Verdict, Output)
 		r.reconcile(in.Answer, now, &out)
 		return FrameDropped, out
 	case in.Answer.Code == model.CodeOffsetOutOfRange && in.Answer.LogStart > r.log.End:
-		r.follow.streaming = false
-		r.follow.retryAt = now
-		r.follow.restart, r.follow.restartAt = true, in.Answer.LogStart
-		out.Restart, out.RestartAt = true, in.Answer.LogStart
+		r.restart(in.Answer.LogStart, now, &out)
 		return FrameDropped, out
 	case in.Answer.Code != model.CodeNone:
 		r.follow.retries = max(r.follow.retries, 1)
@@ -124,6 +121,14 @@ func (r *Replica) FrameReceived(in FrameIn, now time.Duration) (Verdict, Output)
 	r.followHighWatermark(&out)
 	r.followLogStart(&out)
 	return FrameDropped, out
+}
+
+// restart asks for a log that begins anew at the leader's start: what was committed here lies below.
+func (r *Replica) restart(at int64, now time.Duration, out *Output) {
+	r.follow.streaming = false
+	r.follow.retryAt = now
+	r.follow.restart, r.follow.restartAt = true, at
+	out.Restart, out.RestartAt = true, at
 }
 
 // Restarting says that a Restart was asked for and neither Truncated nor RestartFailed was called since: at which offset.
@@ -164,12 +169,17 @@ func (r *Replica) followLogStart(out *Output) {
 
 // reconcile walks the history back by one step (R5): to where the leader's log ends the epoch, or where our own does, the
 // earlier of the two; where the leader's epoch is unknown here, to the end of the largest one below it. The next
-// subscription asks again from there. Committed records are never cut.
+// subscription asks again from there. Committed records are never cut, but for those that the leader has trimmed.
 func (r *Replica) reconcile(answer SubscribeAnswer, now time.Duration, out *Output) {
 	epoch, end := r.history.EpochEndOffset(answer.DivergingEpoch)
 	switch {
 	case answer.DivergingEpoch < 0 || epoch < 0:
-		end = r.log.Start
+		// One log begins after the other's epochs end: nothing below the leader's start can be compared any more.
+		if answer.LogStart > r.floor {
+			r.restart(answer.LogStart, now, out)
+			return
+		}
+		end = answer.LogStart
 	case epoch == answer.DivergingEpoch:
 		end = min(end, answer.DivergingEnd)
 	}

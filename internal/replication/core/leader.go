@@ -210,7 +210,7 @@ func (r *Replica) compare(sub Subscribe) SubscribeAnswer {
 	if epoch == sub.LastFetchedEpoch && sub.FetchOffset <= end {
 		return SubscribeAnswer{}
 	}
-	return SubscribeAnswer{Diverging: true, DivergingEpoch: epoch, DivergingEnd: end}
+	return SubscribeAnswer{Diverging: true, DivergingEpoch: epoch, DivergingEnd: end, LogStart: r.log.Start}
 }
 
 // FollowerAcked takes a follower's progress. Acknowledgements of older subscriptions or epochs are ignored (R8).

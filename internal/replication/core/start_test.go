@@ -134,3 +134,37 @@ func TestFactsOfRecordsCommittedInOSMode(t *testing.T) {
 		t.Fatalf("%+v", facts)
 	}
 }
+
+// A leader that was trimmed above the follower's last epoch has no history to compare. What the follower holds beyond its
+// committed records goes; committed ones never do, unless the leader has trimmed them.
+func TestReconcilingWithATrimmedLeader(t *testing.T) {
+	for what, c := range map[string]struct {
+		committed, leaderStart int64
+		restart, truncate      bool
+	}{
+		"the leader begins where the committed records end": {3, 3, false, true},
+		"it begins above": {3, 4, true, false},
+		"it begins below: the histories of committed records differ": {3, 2, false, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			log := new(modelLog).fill(1, 1, 1, 1, 1)
+			log.saved = c.committed
+			r := followerOf(t, log, partitionOf(1, 3, 1, 1))
+			leaderLog := new(modelLog).fill(1, 1, 2, 2, 2)
+			leader := leaderOf(t, leaderLog, partitionOf(1, 3, 1, 1))
+			leader.LocalStart(c.leaderStart)
+			leaderLog.starts = []epochStart{{2, c.leaderStart}, {3, 5}} // as trimming leaves them
+			answer := leader.compare(subscribeNow(t, r, 0))
+			if !answer.Diverging || answer.DivergingEpoch != model.NoLeaderEpoch {
+				t.Fatalf("%+v", answer)
+			}
+			_, out := r.FrameReceived(frameOf(r, FrameIn{Answer: answer}), 0)
+			if out.Restart != c.restart || out.Truncate != c.truncate || (out.Stopped != nil) == (c.restart || c.truncate) {
+				t.Fatalf("%+v", out)
+			}
+			if (c.restart && out.RestartAt != c.leaderStart) || (c.truncate && out.TruncateTo != c.leaderStart) {
+				t.Fatalf("%+v", out)
+			}
+		})
+	}
+}

@@ -197,7 +197,7 @@ type SubscribeAnswer struct {
 	Diverging      bool
 	DivergingEpoch model.LeaderEpoch
 	DivergingEnd   int64
-	// LogStart is the leader's LogStartOffset, for CodeOffsetOutOfRange.
+	// LogStart is the leader's LogStartOffset, for CodeOffsetOutOfRange and Diverging.
 	LogStart int64
 }
 
