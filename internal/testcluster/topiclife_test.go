@@ -452,6 +452,23 @@ func refuseOldID(t *testing.T, ctx context.Context, conn *grpc.ClientConn, oldID
 		Topic: "topic", TopicId: id.Bytes(), Queries: []*penstockv1.OffsetQuery{{}},
 	})
 	wantCode(t, err, model.CodeUnknownTopicID)
+	producer := penstockv1.NewProducerServiceClient(conn)
+	for _, name := range []string{"", "topic"} {
+		_, err = producer.ProduceOnce(ctx, &penstockv1.ProduceRequest{
+			Topic: name, TopicId: id.Bytes(), Records: []*penstockv1.Record{{Value: []byte("with the old id")}},
+		})
+		wantCode(t, err, model.CodeUnknownTopicID)
+	}
+	fetched, err := penstockv1.NewConsumerServiceClient(conn).FetchOnce(ctx, &penstockv1.FetchOnceRequest{
+		Partitions: []*penstockv1.FetchSubscribe{{Topic: "topic", TopicId: id.Bytes()}},
+	})
+	if err == nil && len(fetched.GetPartitions()) == 1 {
+		if e := fetched.GetPartitions()[0]; e.GetError().GetCode() != penstockv1.ErrorCode_ERROR_CODE_UNKNOWN_TOPIC_ID || len(e.GetRecords()) != 0 || len(e.GetBatches()) != 0 {
+			t.Errorf("%v", e)
+		}
+		return
+	}
+	wantCode(t, err, model.CodeUnknownTopicID)
 }
 
 func TestTopicsDeletedWhileABrokerWasDown(t *testing.T) {
