@@ -174,8 +174,9 @@ func (r *Replica) reconcile(answer SubscribeAnswer, now time.Duration, out *Outp
 	epoch, end := r.history.EpochEndOffset(answer.DivergingEpoch)
 	switch {
 	case answer.DivergingEpoch < 0 || epoch < 0:
-		// One log begins after the other's epochs end: nothing below the leader's start can be compared any more.
-		if answer.LogStart > r.floor {
+		// One log begins after the other's epochs end: nothing below the leader's start can be compared any more. An empty log
+		// has nothing to keep.
+		if answer.LogStart > r.floor || r.log.Start == r.log.End {
 			r.restart(answer.LogStart, now, out)
 			return
 		}

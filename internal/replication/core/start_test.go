@@ -105,11 +105,32 @@ func TestLeaderServesAnEmptyFollowerThatBeginsAboveItsStart(t *testing.T) {
 func TestReconcilingWithoutProgressBacksOff(t *testing.T) {
 	log := new(modelLog).fill(1)
 	r := followerOf(t, log, partitionOf(1, 2, 1, 1))
-	r.Truncated(LogState{Start: 5, End: 5, Durable: 5})
 	subscribeNow(t, r, 0)
-	r.FrameReceived(frameOf(r, FrameIn{Answer: SubscribeAnswer{Diverging: true, DivergingEpoch: -1}}), time.Second)
+	r.FrameReceived(frameOf(r, FrameIn{Answer: SubscribeAnswer{Diverging: true, DivergingEpoch: 1, DivergingEnd: 9}}), time.Second)
 	if at, wanted := r.SubscribeDue(); !wanted || at <= time.Second {
 		t.Fatalf("asks again at %v, %v", at, wanted)
+	}
+}
+
+// R5: an empty follower above the end of a leader that was elected with losses has nothing that could be cut: it begins anew
+// where the leader's log begins, instead of asking for what will not come.
+func TestR5EmptyFollowerAboveTheLeadersEndBeginsAnew(t *testing.T) {
+	log := new(modelLog)
+	log.saved = 5
+	r := followerOf(t, log, partitionOf(1, 2, 1, 1))
+	r.Truncated(LogState{Start: 5, End: 5, Durable: 5})
+	leader := leaderOf(t, new(modelLog).fill(1, 1, 1), partitionOf(1, 2, 1, 1))
+	_, out := r.FrameReceived(frameOf(r, FrameIn{Answer: leader.compare(subscribeNow(t, r, 0))}), 0)
+	if !out.Restart || out.RestartAt != 0 || out.Truncate || out.Stopped != nil {
+		t.Fatalf("%+v", out)
+	}
+	r.Truncated(LogState{})
+	sub := subscribeNow(t, r, 0)
+	if answer := leader.compare(sub); sub.FetchOffset != 0 || answer != (SubscribeAnswer{}) {
+		t.Fatalf("%+v, %+v", sub, answer)
+	}
+	if verdict, _ := r.FrameReceived(frameOf(r, FrameIn{HighWatermark: 3, Bytes: 30}), 0); verdict != FrameAppend {
+		t.Fatal("what the leader has was dropped")
 	}
 }
 
