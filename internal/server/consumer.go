@@ -123,24 +123,27 @@ type onceFetch struct {
 	cancels []func()
 }
 
-// collect reads until there are minBytes, a partition failed, nothing more fits, or the wait is over.
+// collect reads until there are minBytes, all ranges were read, a partition failed, nothing more fits, or the wait is over.
 func (o *onceFetch) collect(ctx context.Context, minBytes int, wait time.Duration) error {
 	timer := o.service.client.Clock.NewTimer(wait)
 	defer timer.Stop()
 	for {
-		failed := false
+		failed, open := false, false
 		for _, sub := range o.subs {
 			if sub.failed == nil && o.budget > 0 && !sub.over() {
+				before := sub.heldBytes()
 				sub.failed = sub.readMore(o.budget)
+				o.count(sub.heldBytes() - before)
 			}
-			failed = failed || sub.failed != nil
+			failed, open = failed || sub.failed != nil, open || !sub.over()
 		}
-		o.count()
-		if failed || o.total >= minBytes || o.budget <= 0 || wait <= 0 {
+		if failed || !open || o.total >= minBytes || o.budget <= 0 || wait <= 0 {
 			return nil
 		}
 		for _, sub := range o.subs {
-			o.cancels = append(o.cancels, sub.reader.Notify(func() { token(o.wake) }))
+			if !sub.over() { // a range that was read whole waits for nothing
+				o.cancels = append(o.cancels, sub.reader.Notify(func() { token(o.wake) }))
+			}
 		}
 		select {
 		case <-o.wake:
@@ -155,14 +158,10 @@ func (o *onceFetch) collect(ctx context.Context, minBytes int, wait time.Duratio
 	}
 }
 
-// count sums up what was read.
-func (o *onceFetch) count() {
-	total := 0
-	for _, sub := range o.subs {
-		total += sub.heldBytes()
-	}
-	o.budget -= total - o.total
-	o.total = total
+// count notes what was read: the budget is of all partitions together, and only the last one read may exceed it, by one batch.
+func (o *onceFetch) count(bytes int) {
+	o.budget -= bytes
+	o.total += bytes
 }
 
 // drop frees what was read and not sent.

@@ -223,6 +223,73 @@ func TestFetchOnceWaits(t *testing.T) {
 	}
 }
 
+func TestFetchOnceEndsWithItsRanges(t *testing.T) {
+	n := start(t, nil)
+	n.put("a", "b")
+	began := time.Now()
+	resp, err := n.consumer.FetchOnce(n.ctx, &penstockv1.FetchOnceRequest{
+		Partitions: []*penstockv1.FetchSubscribe{{Topic: "t", EndOffset: new(int64(1))}}, MinBytes: 1 << 20, MaxWaitMs: 50_000,
+	})
+	if err != nil || !resp.GetPartitions()[0].GetEndOfRange() || time.Since(began) > 30*time.Second {
+		t.Errorf("%v, %v after %v", resp, err, time.Since(began))
+	}
+}
+
+// TestFetchOnceKeepsToItsBytes asks for one partition many times over: the bytes are bounded for all of them together.
+func TestFetchOnceKeepsToItsBytes(t *testing.T) {
+	n := start(t, nil)
+	batch := batchOf(t, 10_000)
+	if _, err := n.producer.ProduceOnce(n.ctx, &penstockv1.ProduceRequest{Topic: "t", Batch: batch}); err != nil {
+		t.Fatal(err)
+	}
+	req := &penstockv1.FetchOnceRequest{MaxBytes: 50_000}
+	for range 300 {
+		req.Partitions = append(req.Partitions, &penstockv1.FetchSubscribe{Topic: "t"})
+	}
+	resp, err := n.consumer.FetchOnce(n.ctx, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := 0
+	for _, p := range resp.GetPartitions() {
+		got += len(p.GetBatches())
+	}
+	if got < len(batch) || got > 50_000+len(batch) {
+		t.Errorf("%d bytes came where 50000 were asked for", got)
+	}
+}
+
+// TestFetchStreamHoldsNoMoreThanItsCredit subscribes many times with a wait for more bytes than there are: what is held
+// meanwhile needs credit too.
+func TestFetchStreamHoldsNoMoreThanItsCredit(t *testing.T) {
+	const credit, subscriptions = 50_000, 100
+	n := start(t, nil)
+	batch := batchOf(t, 10_000)
+	for range 4 {
+		if _, err := n.producer.ProduceOnce(n.ctx, &penstockv1.ProduceRequest{Topic: "t", Batch: batch}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(n.ctx, 1500*time.Millisecond)
+	defer cancel()
+	n.ctx = ctx
+	f := n.fetch(&penstockv1.FetchOpen{CreditBytes: credit, MinBytes: 1 << 20, MaxWaitMs: 200, ProgressIntervalMs: 50})
+	for id := range subscriptions {
+		f.subscribe(&penstockv1.FetchSubscribe{SubscriptionId: uint64(id) + 1, Topic: "t"})
+	}
+	got := 0
+	for {
+		frame, err := f.stream.Recv()
+		if err != nil {
+			break
+		}
+		got += len(frame.GetBatches())
+	}
+	if got < credit/2 || got > credit+2*len(batch) {
+		t.Errorf("%d bytes came for a credit of %d", got, credit)
+	}
+}
+
 func TestListOffsets(t *testing.T) {
 	n := start(t, nil)
 	for _, at := range []int64{1000, 2000, 3000} {

@@ -61,6 +61,7 @@ type fetchStream struct {
 	maxWait  time.Duration
 	progress time.Duration
 	credit   int64
+	held     int64 // bytes read by all subscriptions and not sent yet
 
 	commands chan *penstockv1.FetchRequest
 	ended    chan error // how the client's side ended
@@ -216,6 +217,7 @@ func (f *fetchStream) remove(sub *fetchSub) {
 	}
 	sub.gone = true
 	sub.unwatch()
+	f.held -= int64(sub.heldBytes())
 	sub.drop()
 	delete(f.subs, sub.id)
 	f.waiting = slices.DeleteFunc(f.waiting, func(w *fetchSub) bool { return w == sub })
@@ -246,6 +248,9 @@ func (f *fetchStream) serve(ctx context.Context, now time.Time) error {
 		f.enqueue(sub)
 	}
 	for range len(f.queue) {
+		if err := f.makeRoom(); err != nil {
+			return err
+		}
 		if f.credit <= 0 || ctx.Err() != nil {
 			return nil // what is queued stays so
 		}
@@ -267,12 +272,23 @@ func (f *fetchStream) serve(ctx context.Context, now time.Time) error {
 	return nil
 }
 
+// makeRoom sends what waits for more where the credit would not do for more.
+func (f *fetchStream) makeRoom() error {
+	for f.credit > 0 && f.held >= f.credit && len(f.waiting) > 0 {
+		if err := f.send(f.waiting[0]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // step reads once from a subscription, and sends what is due.
 func (f *fetchStream) step(sub *fetchSub, now time.Time) error {
 	if !sub.over() {
-		room := min(f.frame-sub.heldBytes(), int(min(f.credit, maxFrameBytes)))
+		// What others hold counts: it will need credit too.
+		room := min(f.frame-sub.heldBytes(), int(min(f.credit-f.held, maxFrameBytes)))
 		before := sub.heldBytes()
-		if err := sub.readMore(room); err != nil {
+		if err := f.read(sub, room); err != nil {
 			sub.failed = f.hint(sub, err)
 		} else if grown := sub.heldBytes() > before; grown && before == 0 {
 			sub.heldFrom = now
@@ -280,7 +296,8 @@ func (f *fetchStream) step(sub *fetchSub, now time.Time) error {
 			f.watch(sub)
 		}
 	}
-	due := sub.failed != nil || sub.over() || (sub.heldBytes() > 0 && (sub.heldBytes() >= f.minBytes || now.Sub(sub.heldFrom) >= f.maxWait))
+	due := sub.failed != nil || sub.over() ||
+		(sub.heldBytes() > 0 && (sub.heldBytes() >= f.minBytes || f.held >= f.credit || now.Sub(sub.heldFrom) >= f.maxWait))
 	if due {
 		if err := f.send(sub); err != nil {
 			return err
@@ -292,6 +309,14 @@ func (f *fetchStream) step(sub *fetchSub, now time.Time) error {
 		f.enqueue(sub)
 	}
 	return nil
+}
+
+// read reads once from a subscription: one batch at least.
+func (f *fetchStream) read(sub *fetchSub, room int) error {
+	before := sub.heldBytes()
+	err := sub.readMore(room)
+	f.held += int64(sub.heldBytes() - before)
+	return err
 }
 
 func (f *fetchStream) hint(sub *fetchSub, err error) error {
@@ -314,6 +339,7 @@ func (f *fetchStream) watch(sub *fetchSub) {
 // send sends a frame of what the subscription holds, and ends the subscription where that was the last.
 func (f *fetchStream) send(sub *fetchSub) error {
 	f.credit -= int64(sub.heldBytes())
+	f.held -= int64(sub.heldBytes())
 	f.waiting = slices.DeleteFunc(f.waiting, func(w *fetchSub) bool { return w == sub })
 	frame := sub.frame(f.plain)
 	defer frame.Free()
@@ -327,7 +353,7 @@ func (f *fetchStream) send(sub *fetchSub) error {
 // tick sends what has waited long enough, and progress of idle subscriptions.
 func (f *fetchStream) tick(now time.Time) error {
 	for _, sub := range slices.Clone(f.waiting) {
-		if now.Sub(sub.heldFrom) >= f.maxWait {
+		if f.credit > 0 && now.Sub(sub.heldFrom) >= f.maxWait {
 			if err := f.send(sub); err != nil {
 				return err
 			}
@@ -337,7 +363,10 @@ func (f *fetchStream) tick(now time.Time) error {
 		if sub.gone || sub.queued || sub.heldBytes() > 0 || now.Sub(sub.sent) < f.progress {
 			continue
 		}
-		if err := sub.readMore(1); err != nil {
+		if f.held >= f.service.client.Limits.FetchCreditBytes {
+			continue // without credit a batch of each subscription would be held
+		}
+		if err := f.read(sub, 1); err != nil {
 			sub.failed = f.hint(sub, err)
 		}
 		if sub.heldBytes() > 0 && f.credit <= 0 {
