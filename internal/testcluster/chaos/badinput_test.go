@@ -280,13 +280,7 @@ func (c *cluster) badConfigurations(t *testing.T) {
 // tooFewInSync kills a node, and produces to a topic that wants all three in sync.
 func (c *cluster) tooFewInSync(t *testing.T) {
 	c.kill(3)
-	eventually(t, 30*time.Second, "the dead node has left the ISR", func() error {
-		topic, err := c.topic("strict")
-		if err == nil && (len(topic.Partitions[0].ISR) != 2 || topic.Partitions[0].Leader < 1) {
-			err = fmt.Errorf("%+v", topic.Partitions)
-		}
-		return err
-	})
+	c.awaitLeaderSeesISR(t, "strict", 2)
 	before := c.ends(t, "strict")
 	r := c.ctlInput("must not arrive\n", "--timeout", badTimeout.String(), "produce", "strict", "--receipts")
 	if r.code != 1 || !strings.Contains(r.out, "NOT_ENOUGH_REPLICAS") || !strings.Contains(r.err, "NOT_ENOUGH_REPLICAS") {
@@ -301,6 +295,36 @@ func (c *cluster) tooFewInSync(t *testing.T) {
 	if r := c.ctl("cluster", "health"); r.code != 3 {
 		t.Errorf("want exit status 3 while a broker is dead:\n%v", r)
 	}
+}
+
+// awaitLeaderSeesISR waits until the leader of partition 0 itself knows that its ISR has that size.
+func (c *cluster) awaitLeaderSeesISR(t *testing.T, topic string, size int) {
+	t.Helper()
+	eventually(t, 30*time.Second, fmt.Sprintf("the leader of %s/0 knows of an ISR of %d", topic, size), func() error {
+		described, err := c.topic(topic)
+		if err != nil {
+			return err
+		}
+		leader := described.Partitions[0].Leader
+		if leader < 1 {
+			return fmt.Errorf("no leader: %+v", described.Partitions)
+		}
+		conn, err := grpc.NewClient("passthrough:///"+c.address(int(leader)), grpc.WithTransportCredentials(insecure.NewCredentials()))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		seen, err := penstockv1.NewMetadataServiceClient(conn).GetMetadata(ctx, &penstockv1.GetMetadataRequest{Topics: []string{topic}})
+		if err != nil {
+			return err
+		}
+		if p := seen.GetTopics()[0].GetPartitions()[0]; p.GetLeaderId() != leader || len(p.GetIsr()) != size {
+			return fmt.Errorf("broker %d sees %v", leader, p)
+		}
+		return nil
+	})
 }
 
 func (c *cluster) ends(t *testing.T, topic string) int64 {
