@@ -99,7 +99,7 @@ func (a *app) root() *cobra.Command {
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "say on standard error what the client does")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
 	root.AddCommand(a.topicCmd(), a.produceCmd(), a.consumeCmd(), a.clusterCmd(), a.brokerCmd(), a.partitionCmd(),
-		a.controllerCmd(), a.benchCmd(), a.errorsCmd())
+		a.controllerCmd(), a.benchCmd(), a.errorsCmd(), a.logCmd())
 	return root
 }
 

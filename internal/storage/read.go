@@ -106,6 +106,11 @@ func (l *Log) readView(v *view, q readRequest, buf []byte) (ReadResult, error) {
 		if q.pos, q.sure, err = l.position(v, i, q); err != nil {
 			return none, err
 		}
+		for j := range v.damages { // nothing of what is damaged is looked at
+			if d := &v.damages[j]; d.behind > q.pos && q.from >= d.To && d.File == v.segs[i].logName() {
+				q.pos, q.sure = d.behind, -1
+			}
+		}
 		res, found, err := l.readSegment(v, i, q, buf)
 		if err != nil || found {
 			return res, err
@@ -134,6 +139,9 @@ func (l *Log) position(v *view, i int, q readRequest) (pos, sure int64, err erro
 		return 0, -1, nil
 	}
 	e, found, err := lookupIndexFile(l.fs, v.segs[i].indexName(), indexKindOffset, q.from)
+	if isMediumError(err) {
+		return 0, -1, nil // the batches tell as well
+	}
 	if err != nil || !found {
 		return 0, -1, err
 	}

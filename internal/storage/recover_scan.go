@@ -32,20 +32,20 @@ func (r *recovery) scanSegment(i int, resumed bool) (done bool, err error) {
 	}
 	l.preallocated = size
 	r.report.ScannedSegments++
-	bad, err := r.walkBatches(f, size)
+	last := i == len(l.segs)-1
+	bad, err := r.walkBatches(f, size, last)
 	for bad != nil && err == nil && (l.end < r.saved.recoveryPoint || errors.Is(bad, errUnreadable)) {
 		found, err := r.goOnBehind(f, s, size, bad)
 		if err != nil || !found {
 			break
 		}
-		if bad, err = r.walkBatches(f, size); err != nil {
+		if bad, err = r.walkBatches(f, size, last); err != nil {
 			return false, err
 		}
 	}
 	if err != nil {
 		return false, err
 	}
-	last := i == len(l.segs)-1
 	switch {
 	case bad == nil && last:
 		return true, nil
@@ -108,6 +108,7 @@ func (r *recovery) goOnBehind(f fsys.File, s *segment, size int64, bad error) (f
 			continue
 		}
 		r.damaged(s, l.pos, l.end, e.key, bad.Error())
+		l.damages[len(l.damages)-1].behind = e.value
 		l.pos, l.end = e.value, e.key
 		l.index.offsets.add(l.fs, e.key, e.value)
 		l.index.since = 0
@@ -149,7 +150,7 @@ func isMediumError(err error) bool {
 
 // walkBatches takes the batches from the writer's position on into the writer's state. Those below the recovery point are
 // walked by their headers, those above are checked whole. bad says why it stopped before the end of the file.
-func (r *recovery) walkBatches(f fsys.File, size int64) (bad, err error) {
+func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err error) {
 	l := r.log
 	point := r.saved.recoveryPoint
 	w := newWalker(f, l.pos, size, l.end >= point)
@@ -175,6 +176,10 @@ func (r *recovery) walkBatches(f fsys.File, size int64) (bad, err error) {
 			return fmt.Errorf("position %d %w: %w", w.pos, errUnreadable, err), nil
 		case err != nil || !ok:
 			return nil, err
+		case h.BaseOffset > l.end && (w.overlaps(h, l.end) || (last && l.end < point && h.NextOffset() > point)):
+			return fmt.Errorf("%w: base offset %d behind offset %d", errBadBatch, h.BaseOffset, l.end-1), nil
+		case h.NextOffset() <= point && !r.ofEpoch(h):
+			return fmt.Errorf("%w: epoch %d at offset %d is not that of the journal", errBadBatch, h.LeaderEpoch, h.BaseOffset), nil
 		case h.BaseOffset < l.end && !l.holdsStart(h):
 			return fmt.Errorf("%w: base offset %d after offset %d", errBadBatch, h.BaseOffset, l.end-1), nil
 		}
@@ -190,6 +195,13 @@ func (r *recovery) walkBatches(f fsys.File, size int64) (bad, err error) {
 		l.noteBatch(h, h.MaxTimestamp)
 		r.ends[len(r.ends)-1] = l.end
 	}
+}
+
+// ofEpoch says whether a batch below the recovery point has the epoch that the journal knows for it: both were noted together.
+func (r *recovery) ofEpoch(h record.Header) bool {
+	c := epochCache{starts: r.saved.epochs}
+	want := c.at(max(h.BaseOffset, r.log.end))
+	return want == model.NoLeaderEpoch || want == model.LeaderEpoch(h.LeaderEpoch)
 }
 
 // seal makes scanned segment i a sealed one.

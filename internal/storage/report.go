@@ -44,6 +44,8 @@ type Damage struct {
 	Position int64
 	// Reason is what was wrong there.
 	Reason string
+
+	behind int64 // position of the batch that begins at To, in the same file; 0 where To lies in another
 }
 
 // RecoveryReport says what opening a log found and did.

@@ -17,8 +17,6 @@ type ScrubCursor struct {
 	pos     int64
 	sum     batchDigest
 	bad     bool // damage was found in the segment: its digest says nothing
-	gap     int64
-	gapPos  int64 // where the last batch begins, with offsets missing from gap on before it; else -1
 }
 
 // ScrubResult is what one step has done.
@@ -64,7 +62,7 @@ func (l *Log) scrubSegment(v *view, c *ScrubCursor, maxBytes int64) (res ScrubRe
 	i := segmentOf(v.segs, max(c.offset, v.start))
 	s := v.segs[i]
 	if c.segment != s {
-		*c = ScrubCursor{offset: s.base, segment: s, gapPos: -1}
+		*c = ScrubCursor{offset: s.base, segment: s}
 	}
 	f, err := s.open(l.fs)
 	if err != nil && !isMediumError(err) {
@@ -123,15 +121,12 @@ func (l *Log) scrubBatches(v *view, i int, f fsys.File, c *ScrubCursor, maxBytes
 			return nil
 		}
 		if err == nil {
-			err = l.misplaced(v, i, c, h)
+			err = l.misplaced(v, i, c, w, h)
 		}
 		if err != nil {
 			return l.scrubDamage(v, i, f, c, at, err, res)
 		}
 		c.sum.add(h)
-		if c.gap, c.gapPos = c.offset, -1; h.BaseOffset > c.offset {
-			c.gapPos = at
-		}
 		c.pos, c.offset = w.pos, h.NextOffset()
 		res.Bytes += int64(h.Size())
 	}
@@ -139,9 +134,9 @@ func (l *Log) scrubBatches(v *view, i int, f fsys.File, c *ScrubCursor, maxBytes
 }
 
 // misplaced says what is wrong with what lies outside a batch's CRC.
-func (l *Log) misplaced(v *view, i int, c *ScrubCursor, h record.Header) error {
+func (l *Log) misplaced(v *view, i int, c *ScrubCursor, w *walker, h record.Header) error {
 	start := i == 0 && c.pos == 0 && h.NextOffset() > v.segs[i].base // the batch that holds the LogStartOffset
-	if (h.BaseOffset < c.offset && !start) || h.NextOffset() > v.segmentEnd(i) {
+	if (h.BaseOffset < c.offset && !start) || h.NextOffset() > v.segmentEnd(i) || (h.BaseOffset > c.offset && w.overlaps(h, c.offset)) {
 		return fmt.Errorf("offsets %d to %d where %d to %d are left", h.BaseOffset, h.LastOffset(), c.offset, v.segmentEnd(i)-1)
 	}
 	epochs := epochCache{starts: v.epochs}
@@ -157,15 +152,12 @@ func (l *Log) misplaced(v *view, i int, c *ScrubCursor, h record.Header) error {
 func (l *Log) scrubDamage(v *view, i int, f fsys.File, c *ScrubCursor, at int64, why error, res *ScrubResult) error {
 	d := damageOf(v, i, at, why.Error())
 	d.From = max(c.offset, v.start)
-	if c.gapPos >= 0 { // it may as well be the batch before that is not in its place
-		d.From, d.Position = max(c.gap, v.start), c.gapPos
-	}
-	c.bad, c.gapPos = true, -1
+	c.bad = true
 	w := newWalker(f, at, v.limit(i), false)
 	if h, ok, err := w.next(); err == nil && ok && w.pos < w.limit {
 		behind, ok, err := w.next()
-		if err == nil && ok && behind.BaseOffset > d.From && behind.NextOffset() <= v.segmentEnd(i) {
-			d.To = behind.BaseOffset
+		if err == nil && ok && behind.BaseOffset > c.offset && behind.NextOffset() <= v.segmentEnd(i) {
+			d.To, d.behind = behind.BaseOffset, at+int64(h.Size())
 			res.Bytes += int64(h.Size())
 			c.pos, c.offset = at+int64(h.Size()), d.To
 		}

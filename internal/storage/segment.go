@@ -209,3 +209,14 @@ func (w *walker) next() (h record.Header, ok bool, err error) {
 	w.pos += int64(h.Size())
 	return h, true, nil
 }
+
+// overlaps says whether the batch behind h, which the walker has just passed, begins at or above least and yet within h's
+// offsets: then it is h that is not in its place, for it leaves offsets out. The bytes of h are not kept.
+func (w *walker) overlaps(h record.Header, least int64) bool {
+	head, err := w.window(record.HeaderSize)
+	if err != nil || len(head) < record.HeaderSize {
+		return false
+	}
+	behind, err := record.ParseHeader(head)
+	return err == nil && behind.BaseOffset >= least && behind.BaseOffset < h.NextOffset()
+}

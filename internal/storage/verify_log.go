@@ -1,0 +1,296 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/record"
+)
+
+const (
+	recoverHint   = "rebuilt from the segments when it is needed"
+	recoverDamage = "the files are kept as .corrupt and fetched anew from the leader; a sole replica serves what lies around"
+)
+
+// logVerifier checks one log.
+type logVerifier struct {
+	o     *Offline
+	log   offlineLog
+	sum   LogSummary
+	state logState
+	known bool
+
+	segs      []*segment
+	snapshots []snapshotInfo // the sound ones, by offset
+
+	// of the segment being walked
+	marks   []walkMark // batch boundaries that hints point at are looked up here
+	offsets hintCheck
+	times   hintCheck
+	maxTs   int64
+}
+
+// walkMark is a producer snapshot's claim about the segment being walked.
+type walkMark struct {
+	name string
+	info snapshotInfo
+	seen bool
+}
+
+// hintCheck walks the entries of an index along with the batches.
+type hintCheck struct {
+	name    string
+	entries []indexEntry
+	at      int
+	bad     bool
+}
+
+func (v *logVerifier) run() (LogSummary, error) {
+	o := v.o
+	v.sum.Path = v.log.path
+	if v.log.known {
+		v.sum.Partition = v.log.tp.String()
+		v.state, v.known = o.states[v.log.tp]
+	}
+	v.sum.RecoveryPoint, v.sum.HighWatermark = v.state.recoveryPoint, v.state.highWatermark
+	if err := v.list(); err != nil {
+		return v.sum, err
+	}
+	if len(v.segs) == 0 {
+		if v.state.recoveryPoint > v.state.logStart {
+			o.note(SeverityFault, v.log.path, -1, v.state.logStart, "there are no segments", "the log begins anew; the replica gives up its seat")
+		}
+		return v.sum, nil
+	}
+	v.sum.Segments = len(v.segs)
+	v.sum.LogStartOffset = max(v.state.logStart, v.segs[0].base)
+	if v.segs[0].base > v.state.logStart && v.known {
+		o.note(SeverityFault, v.segs[0].logName(), -1, v.state.logStart, fmt.Sprintf("the log should begin at offset %d", v.state.logStart), recoverDamage)
+	}
+	end := v.segs[0].base
+	for i := range v.segs {
+		next, err := v.segment(i, end)
+		if err != nil {
+			return v.sum, err
+		}
+		end = next
+	}
+	v.sum.LogEndOffset = end
+	if end < v.state.recoveryPoint {
+		o.note(SeverityFault, v.segs[len(v.segs)-1].logName(), -1, end,
+			fmt.Sprintf("the log ends at offset %d, and was durable up to %d", end, v.state.recoveryPoint), "the replica gives up its seat and fetches what is missing")
+	} else if end < v.state.highWatermark {
+		o.note(SeverityFault, v.segs[len(v.segs)-1].logName(), -1, end,
+			fmt.Sprintf("the log ends at offset %d, below its high watermark %d", end, v.state.highWatermark), "the replica gives up its seat and fetches what is missing")
+	}
+	return v.sum, nil
+}
+
+// list finds segments and snapshots, and notes what else lies in the directory.
+func (v *logVerifier) list() error {
+	infos, err := v.o.fs.List(v.log.path)
+	if err != nil {
+		return err
+	}
+	bases := map[int64]bool{}
+	for _, info := range infos {
+		if base, ok := parseFileName(info.Name, segmentSuffix); ok && !info.Dir {
+			bases[base] = true
+			v.segs = append(v.segs, newSegment(v.log.path, base))
+		}
+	}
+	slices.SortFunc(v.segs, func(a, b *segment) int { return int(max(-1, min(1, a.base-b.base))) })
+	for _, info := range infos {
+		name := path.Join(v.log.path, info.Name)
+		if offset, ok := parseFileName(info.Name, producersSuffix); ok {
+			v.snapshot(name, offset)
+			continue
+		}
+		hint := false
+		for _, suffix := range []string{offsetIndexSuffix, timeIndexSuffix, digestSuffix} {
+			if base, ok := parseFileName(info.Name, suffix); ok {
+				if hint = true; !bases[base] {
+					v.o.note(SeverityNote, name, -1, -1, "its segment is not there", "ignored")
+				}
+			}
+		}
+		_, segment := parseFileName(info.Name, segmentSuffix)
+		switch {
+		case hint, segment && !info.Dir:
+		case strings.HasSuffix(info.Name, corruptSuffix):
+			v.o.note(SeverityNote, name, -1, -1, "a damaged segment that was set aside", "kept, not used; remove it by hand when it is not wanted")
+		case strings.HasSuffix(info.Name, tempSuffix):
+			v.o.note(SeverityNote, name, -1, -1, "a file that was not finished", "removed")
+		default:
+			v.o.note(SeverityNote, name, -1, -1, "not a file of a log at rest", "finished or removed where a cleaning left it, else ignored")
+		}
+	}
+	return nil
+}
+
+func (v *logVerifier) snapshot(name string, offset int64) {
+	data, err := readFile(v.o.fs, name, maxSnapshotBytes)
+	var info snapshotInfo
+	if err == nil {
+		_, info, err = decodeProducers(data)
+	}
+	if err == nil && info.offset != offset {
+		err = fmt.Errorf("%w: it is of offset %d", ErrBadSnapshot, info.offset)
+	}
+	if err != nil {
+		v.o.note(SeverityHint, name, 0, offset, err.Error(), "the producers are rebuilt from an older snapshot and the segments")
+		return
+	}
+	v.snapshots = append(v.snapshots, info)
+}
+
+// segment checks segment i, which should begin at offset end, and returns where it ends.
+func (v *logVerifier) segment(i int, end int64) (next int64, err error) {
+	s, last := v.segs[i], i == len(v.segs)-1
+	if s.base != end && i > 0 && s.base != v.segs[i-1].next {
+		v.o.note(SeverityFault, v.segs[i-1].logName(), -1, end, fmt.Sprintf("it ends at offset %d, and the next segment begins at %d", end, s.base), v.recovery(end, CutMore))
+	}
+	f, err := v.o.fs.OpenRead(s.logName())
+	if err != nil {
+		return s.base, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return s.base, err
+	}
+	s.next = 1<<63 - 1
+	if !last {
+		s.next = v.segs[i+1].base
+	}
+	v.begin(s)
+	next, sum, whole, err := v.walk(s, f, size, last)
+	if err != nil {
+		return next, err
+	}
+	v.checkHints(whole)
+	if whole && !last {
+		s.size = size
+		v.digest(s, sum)
+	}
+	return next, nil
+}
+
+// begin loads the hints of a segment.
+func (v *logVerifier) begin(s *segment) {
+	v.maxTs, v.marks = noTimestamp, nil
+	load := func(name string, kind byte) hintCheck {
+		data, err := readFile(v.o.fs, name, maxIndexBytes)
+		if fsys.IsNotExist(err) {
+			return hintCheck{name: name}
+		}
+		c := hintCheck{name: name}
+		if err == nil {
+			c.entries, err = decodeIndex(data, kind)
+		}
+		if err != nil {
+			v.o.note(SeverityHint, name, int64(len(c.entries)/indexBlockCap*indexBlockSize), -1, err.Error(), recoverHint)
+			c.bad = true
+		}
+		return c
+	}
+	v.offsets, v.times = load(s.indexName(), indexKindOffset), load(s.timeIndexName(), indexKindTime)
+	for _, info := range v.snapshots {
+		if info.segmentBase == s.base && info.position > 0 {
+			v.marks = append(v.marks, walkMark{name: path.Join(v.log.path, fileName(info.offset, producersSuffix)), info: info})
+		}
+	}
+}
+
+// batchAt compares the hints with a batch at a position.
+func (v *logVerifier) batchAt(h record.Header, at int64) {
+	for c := &v.offsets; c.at < len(c.entries) && c.entries[c.at].value <= at; c.at++ {
+		if e := c.entries[c.at]; e.value != at || e.key != h.BaseOffset {
+			v.badEntry(c, fmt.Sprintf("offset %d at position %d", e.key, e.value), h.BaseOffset, at)
+		}
+	}
+	v.maxTs = max(v.maxTs, h.MaxTimestamp)
+	for c := &v.times; c.at < len(c.entries) && c.entries[c.at].value <= h.BaseOffset; c.at++ {
+		if e := c.entries[c.at]; e.value != h.BaseOffset || e.key != h.MaxTimestamp || e.key != v.maxTs {
+			v.badEntry(c, fmt.Sprintf("timestamp %d at offset %d", e.key, e.value), h.BaseOffset, at)
+		}
+	}
+	for i := range v.marks {
+		if m := &v.marks[i]; m.info.position == at+int64(h.Size()) {
+			m.seen = m.info.offset >= h.NextOffset()
+		}
+	}
+}
+
+func (v *logVerifier) badEntry(c *hintCheck, entry string, offset, at int64) {
+	if c.bad {
+		return // once a file
+	}
+	c.bad = true
+	position := int64(c.at/indexBlockCap*indexBlockSize + indexHeaderSize + c.at%indexBlockCap*indexEntrySize)
+	v.o.note(SeverityHint, c.name, position, offset, fmt.Sprintf("entry %d says %s, the batch of offset %d is at position %d", c.at, entry, offset, at), recoverHint)
+}
+
+// checkHints notes what points behind the end of a segment that was walked whole.
+func (v *logVerifier) checkHints(whole bool) {
+	if !whole {
+		return
+	}
+	for _, c := range []*hintCheck{&v.offsets, &v.times} {
+		if c.at < len(c.entries) && !c.bad {
+			v.badEntry(c, fmt.Sprintf("%d at %d", c.entries[c.at].key, c.entries[c.at].value), -1, -1)
+		}
+	}
+	for _, m := range v.marks {
+		if !m.seen {
+			v.o.note(SeverityHint, m.name, -1, m.info.offset, fmt.Sprintf("no batch ends at position %d of segment %d", m.info.position, m.info.segmentBase),
+				"the producers are rebuilt from an older snapshot and the segments")
+		}
+	}
+}
+
+func (v *logVerifier) digest(s *segment, sum batchDigest) {
+	noted, err := s.loadDigest(v.o.fs)
+	switch {
+	case fsys.IsNotExist(err):
+	case err != nil:
+		v.o.note(SeverityHint, s.digestName(), 0, s.base, err.Error(), "written anew by the next scrub")
+	case noted.NextOffset != s.next || noted.SizeBytes != s.size || noted.BaseOffset != s.base:
+		v.o.note(SeverityHint, s.digestName(), 8, s.base, fmt.Sprintf("it is of offsets %d to %d in %d bytes, the segment is another", noted.BaseOffset, noted.NextOffset-1, noted.SizeBytes),
+			"written anew by the next scrub")
+	case noted.Sum != sum.sum || noted.Batches != sum.batches:
+		v.o.note(SeverityFault, s.logName(), -1, s.base, fmt.Sprintf("its digest is %016x of %d batches, %016x of %d when it was sealed", sum.sum, sum.batches, noted.Sum, noted.Batches),
+			"found by the scrub; "+recoverDamage)
+	default:
+		v.sum.Digests++
+	}
+}
+
+// recovery says what opening the log would do about bytes at an offset where no batch is.
+func (v *logVerifier) recovery(offset int64, kind CutKind) string {
+	switch {
+	case offset < v.state.recoveryPoint && kind != CutZeros:
+		return recoverDamage
+	case offset < v.state.recoveryPoint:
+		return "the log ends there; the replica gives up its seat and fetches what is missing"
+	case kind == CutZeros:
+		return "cut off: space that was asked for ahead"
+	case kind == CutUnfinishedBatch:
+		return "cut off: a write that a crash interrupted, never acknowledged as durable"
+	case kind == CutNone, kind == CutMore:
+		return "the log ends there, what follows is cut; the replica gives up its seat and fetches what is missing"
+	default:
+		return ""
+	}
+}
+
+// epochAt is the leader epoch that the journal knows for an offset.
+func (v *logVerifier) epochAt(offset int64) model.LeaderEpoch {
+	c := epochCache{starts: v.state.epochs}
+	return c.at(offset)
+}

@@ -1,0 +1,187 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/record"
+)
+
+// walk checks the batches of a segment. whole says that all of it, up to the end of the log, are sound.
+func (v *logVerifier) walk(s *segment, f fsys.File, size int64, last bool) (next int64, sum batchDigest, whole bool, err error) {
+	w := newWalker(f, 0, size, true)
+	next, whole = s.base, true
+	var records record.Iterator
+	for {
+		at := w.pos
+		h, ok, err := w.next()
+		if err == nil && !ok {
+			break
+		}
+		if err != nil && !errors.Is(err, errBadBatch) && !isMediumError(err) {
+			return next, sum, false, err
+		}
+		if err == nil {
+			err = checkRecords(&records, w, h)
+		}
+		if err == nil {
+			err = v.misplaced(s, w, h, next)
+		}
+		if err != nil {
+			whole = false
+			behind, more := v.badBatch(f, at, size, next, last, s, err)
+			if !more {
+				return max(next, behind), sum, whole, nil
+			}
+			w.pos = behind // the batch there tells its own offset
+			continue
+		}
+		v.batchAt(h, at)
+		sum.add(h)
+		next = h.NextOffset()
+		v.sum.Batches++
+		v.sum.Records += int64(h.Count)
+		v.sum.Bytes += int64(h.Size())
+	}
+	s.maxTimestamp.Store(v.maxTs)
+	if !last && whole && next > s.next {
+		whole = false
+	}
+	return v.endOf(s, next, last), sum, whole, nil
+}
+
+// endOf is where a segment that was walked to its end ends: compaction may have left nothing of its last offsets.
+func (v *logVerifier) endOf(s *segment, next int64, last bool) int64 {
+	if last {
+		return next
+	}
+	return s.next
+}
+
+// misplaced says what is wrong with what lies outside a batch's CRC.
+func (v *logVerifier) misplaced(s *segment, w *walker, h record.Header, next int64) error {
+	point := v.state.recoveryPoint
+	beyond := s == v.segs[len(v.segs)-1] && next < point && h.NextOffset() > point
+	beyond = h.BaseOffset > next && (beyond || w.overlaps(h, next))
+	start := w.pos == int64(h.Size()) && h.NextOffset() > s.base && s.base == v.sum.LogStartOffset
+	if (h.BaseOffset < next && !start) || h.NextOffset() > s.next || beyond {
+		return fmt.Errorf("offsets %d to %d where %d and more are expected", h.BaseOffset, h.LastOffset(), next)
+	}
+	if want := v.epochAt(max(h.BaseOffset, v.sum.LogStartOffset)); v.known && h.NextOffset() <= v.state.recoveryPoint &&
+		h.LastOffset() >= v.sum.LogStartOffset && want != model.NoLeaderEpoch && want != model.LeaderEpoch(h.LeaderEpoch) {
+		return fmt.Errorf("leader epoch %d, the journal says %d", h.LeaderEpoch, want)
+	}
+	return nil
+}
+
+// checkRecords opens the batch that the walker has just passed and walks its records.
+func checkRecords(it *record.Iterator, w *walker, h record.Header) error {
+	at := w.pos - int64(h.Size()) - w.bufAt
+	if err := it.Reset(w.buf[at:][:h.Size()], record.Limits{SkipCRC: true}); err != nil {
+		return err
+	}
+	for it.Next() { //nolint:revive // each is checked on the way
+	}
+	return it.Err()
+}
+
+// badBatch notes bytes that are no sound batch. more says that the walk goes on at position behind; otherwise behind is the
+// least end of the log.
+func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, last bool, s *segment, why error) (behind int64, more bool) {
+	kind, err := classifyTail(f, at, size, next)
+	if err != nil {
+		kind = CutMore
+	}
+	severity := SeverityFault
+	if last && next >= v.state.recoveryPoint && kind != CutMore {
+		severity = SeverityNote
+	}
+	what := why.Error()
+	if kind == CutZeros {
+		what = fmt.Sprintf("%d bytes of zeros behind the last batch", size-at)
+	}
+	v.o.note(severity, s.logName(), at, next, what, v.recovery(next, kind))
+	if kind == CutZeros {
+		return next, false
+	}
+	w := newWalker(f, at, size, false)
+	if h, ok, err := w.next(); err == nil && ok && h.BaseOffset >= next && w.pos < size {
+		if _, ok, err := w.next(); err == nil && ok {
+			return at + int64(h.Size()), true
+		}
+	}
+	return next, false
+}
+
+// DumpedBatch is one batch of a dump.
+type DumpedBatch struct {
+	// File and Position say where it is.
+	File     string
+	Position int64
+	Header   record.Header
+	// Fault is what is wrong with it, or nil; Data is nil then.
+	Fault error
+	// Data is the whole batch, valid until the next one.
+	Data []byte
+}
+
+// Dump shows every batch of every log to visit, in order, damaged ones with their fault. Behind bytes that are no batch at all
+// it goes on with the next segment. It ends with the first error of visit.
+func (o *Offline) Dump(visit func(DumpedBatch) error) error {
+	for _, l := range o.logs {
+		v := &logVerifier{o: &Offline{fs: o.fs, report: func(Finding) {}}, log: l}
+		if err := v.list(); err != nil {
+			return err
+		}
+		for _, s := range v.segs {
+			if err := o.dumpSegment(s, visit); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (o *Offline) dumpSegment(s *segment, visit func(DumpedBatch) error) (err error) {
+	f, err := o.fs.OpenRead(s.logName())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	w := newWalker(f, 0, size, true)
+	for {
+		b := DumpedBatch{File: s.logName(), Position: w.pos}
+		h, ok, err := w.next()
+		switch {
+		case err == nil && !ok:
+			return nil
+		case err == nil:
+			at := w.pos - int64(h.Size()) - w.bufAt
+			b.Data = w.buf[at:][:h.Size()]
+		case !errors.Is(err, errBadBatch) && !isMediumError(err):
+			return err
+		default:
+			if end, zeroErr := lastNonZero(f, w.pos, size); zeroErr == nil && end == w.pos {
+				return nil // space that was asked for ahead
+			}
+			b.Fault = err
+		}
+		b.Header = h
+		if err := visit(b); err != nil {
+			return err
+		}
+		if b.Fault != nil {
+			plain := newWalker(f, w.pos, size, false)
+			if _, ok, err := plain.next(); err != nil || !ok {
+				return nil //nolint:nilerr // the fault was shown
+			}
+			w.pos = plain.pos
+		}
+	}
+}
