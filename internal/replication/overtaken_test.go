@@ -63,11 +63,15 @@ func TestR8OvertakenSubscriptionDropsNothing(t *testing.T) {
 		}}}
 	}
 	newer.requests <- subscribe(1 << 40)
-	newer.frame(t, "progress", func(h *internalv1.ReplicateResponse, _ int) bool { return h.GetSubscriptionId() == 1<<40 && h.GetErrorCode() == 0 })
+	newer.frame(t, "progress", func(h *internalv1.ReplicateResponse, _ int) bool {
+		return h.GetSubscriptionId() == 1<<40 && h.GetErrorCode() == 0
+	})
 	older.requests <- subscribe(1<<40 - 1)
 	older.frame(t, "a refusal", func(h *internalv1.ReplicateResponse, _ int) bool {
 		return h.GetSubscriptionId() == 1<<40-1 && h.GetErrorCode() == int32(model.CodeFencedLeaderEpoch)
 	})
 	mustAck(t, c.send(1, tp, AcksLeader, "0"))
-	newer.frame(t, "the record", func(h *internalv1.ReplicateResponse, bytes int) bool { return h.GetSubscriptionId() == 1<<40 && bytes > 0 })
+	newer.frame(t, "the record", func(h *internalv1.ReplicateResponse, bytes int) bool {
+		return h.GetSubscriptionId() == 1<<40 && bytes > 0
+	})
 }
