@@ -25,8 +25,9 @@ type TrimResult struct {
 
 // Trim moves the LogStartOffset of a partition that this broker leads up to to, or to TrimToHighWatermark, at most to the
 // HighWatermark; lower values change nothing. Records below cannot be read from then on. When it returns the move is durable
-// here; followers follow. With only nothing is changed. Errors are *model.Error: NOT_LEADER_FOR_PARTITION,
-// OFFSET_OUT_OF_RANGE, OFFSET_NOT_AVAILABLE while a new leader does not know its HighWatermark, STORAGE_ERROR.
+// here; followers follow with the next frame, and one that leads before that came may show the records again. With only
+// nothing is changed. Errors are *model.Error: NOT_LEADER_FOR_PARTITION, OFFSET_OUT_OF_RANGE, OFFSET_NOT_AVAILABLE while a new
+// leader does not know its HighWatermark, STORAGE_ERROR.
 func (m *Manager) Trim(tp model.TopicPartition, to int64, only bool) (TrimResult, error) {
 	if to < TrimToHighWatermark {
 		return TrimResult{}, model.Errorf(model.CodeOffsetOutOfRange, "trim %s to offset %d: offsets are not negative", tp, to)
