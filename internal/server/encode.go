@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"time"
 
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
@@ -49,17 +50,28 @@ func codecOf(c penstockv1.Compression) (record.Codec, error) {
 	}
 }
 
+// maxPlainBytes bounds what the batches of one frame may decompress to: a few bytes can stand for very many. A single batch
+// that a consumer takes fits.
+const maxPlainBytes = 2 * record.DefaultMaxUncompressedBytes
+
 // decode returns the plain records of whole batches whose offsets lie in [from, to); to < 0 has no end. Records that the
-// batches hold for the broker itself are left out.
+// batches hold for the broker itself are left out. Batches of more than maxPlainBytes, decompressed, are refused.
 func decode(batches []byte, from, to int64) ([]*penstockv1.Record, error) {
 	var out []*penstockv1.Record
-	it := new(record.Iterator)
+	it, left := new(record.Iterator), maxPlainBytes
 	for len(batches) > 0 {
 		header, err := record.ParseHeader(batches)
 		if err != nil || header.Size() > len(batches) {
 			return nil, model.Errorf(model.CodeCorruptRecord, "a stored batch cannot be read: %w", err)
 		}
-		if err := it.Reset(bytes.Clone(batches[:header.Size()]), record.Limits{}); err != nil {
+		limits := record.Limits{MaxUncompressedBytes: min(left, record.DefaultMaxUncompressedBytes)}
+		err = it.Reset(bytes.Clone(batches[:header.Size()]), limits)
+		if left <= 0 || (limits.MaxUncompressedBytes == left && errors.Is(err, record.ErrTooLarge)) {
+			return nil, model.Errorf(model.CodeInvalidRequest,
+				"the batches up to offset %d decompress to more than %d bytes; ask for fewer bytes at a time, or for batches instead of records",
+				header.LastOffset(), maxPlainBytes)
+		}
+		if err != nil {
 			return nil, model.Errorf(model.CodeCorruptRecord, "the stored batch at offset %d cannot be read: %w", header.BaseOffset, err)
 		}
 		batches = batches[header.Size():]
@@ -69,6 +81,7 @@ func decode(batches []byte, from, to int64) ([]*penstockv1.Record, error) {
 		compressed := header.Codec() != record.None
 		for it.Next() {
 			r := it.Record()
+			left -= record.SizeOf(*r)
 			if r.Offset >= from && (to < 0 || r.Offset < to) {
 				out = append(out, plainRecord(r, compressed))
 			}
