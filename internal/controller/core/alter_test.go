@@ -130,17 +130,17 @@ func TestAlterTopicConfig(t *testing.T) {
 		want model.ErrorCode
 		says string
 	}{
-		"nothing":              {set(), model.CodeInvalidRequest, "no setting"},
-		"unknown topic":        {&req{Name: "x", Set: map[string]string{"flush.mode": "os"}}, model.CodeUnknownTopicOrPartition, ""},
-		"unknown":              {set("segment.byte", "65536"), model.CodeInvalidConfig, `"segment.bytes"`},
-		"unknown to unset":     {&req{Name: "t", Unset: []string{"segment.byte"}}, model.CodeInvalidConfig, `"segment.bytes"`},
-		"out of bounds":        {set("segment.bytes", "1"), model.CodeInvalidConfig, "between 16384 and 1073741824"},
-		"one of two":           {set("flush.mode", "fsync", "segment.ms", "x"), model.CodeInvalidConfig, "segment.ms"},
-		"above the replicas":   {set("min.insync.replicas", "4"), model.CodeInvalidConfig, "at most 3"},
-		"set and unset":        {&req{Name: "t", Set: map[string]string{"flush.mode": "os"}, Unset: []string{"flush.mode"}}, model.CodeInvalidConfig, "at once"},
-		"compression anew":     {set("compression.type", "zstd"), model.CodeInvalidConfig, "producer"},
-		"id of another topic":  {&req{TopicId: model.UUID{9}.Bytes(), Unset: []string{"flush.mode"}}, model.CodeUnknownTopicID, ""},
-		"retention is not yet": {set("retention.ms", "1"), model.CodeInvalidConfig, "retention.ms"},
+		"nothing":             {set(), model.CodeInvalidRequest, "no setting"},
+		"unknown topic":       {&req{Name: "x", Set: map[string]string{"flush.mode": "os"}}, model.CodeUnknownTopicOrPartition, ""},
+		"unknown":             {set("segment.byte", "65536"), model.CodeInvalidConfig, `"segment.bytes"`},
+		"unknown to unset":    {&req{Name: "t", Unset: []string{"segment.byte"}}, model.CodeInvalidConfig, `"segment.bytes"`},
+		"out of bounds":       {set("segment.bytes", "1"), model.CodeInvalidConfig, "between 16384 and 1073741824"},
+		"one of two":          {set("flush.mode", "fsync", "segment.ms", "x"), model.CodeInvalidConfig, "segment.ms"},
+		"above the replicas":  {set("min.insync.replicas", "4"), model.CodeInvalidConfig, "at most 3"},
+		"set and unset":       {&req{Name: "t", Set: map[string]string{"flush.mode": "os"}, Unset: []string{"flush.mode"}}, model.CodeInvalidConfig, "at once"},
+		"compression anew":    {set("compression.type", "zstd"), model.CodeInvalidConfig, "producer"},
+		"id of another topic": {&req{TopicId: model.UUID{9}.Bytes(), Unset: []string{"flush.mode"}}, model.CodeUnknownTopicID, ""},
+		"another of Kafka's":  {set("unclean.leader.election.enable", "true"), model.CodeInvalidConfig, "unknown"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			batch := w.state.Begin(w.now)

@@ -39,7 +39,7 @@ func TestCreateTopicRefuses(t *testing.T) {
 		"negative replicas":   {&req{Name: "t", ReplicationFactor: proto.Int32(-1)}, model.CodeInvalidReplicationFactor, ""},
 		"too many replicas":   {&req{Name: "t", ReplicationFactor: proto.Int32(4)}, model.CodeInvalidReplicationFactor, "3 registered brokers"},
 		"unknown setting":     {config("segment.byte", "1"), model.CodeInvalidConfig, "segment.bytes"},
-		"not implemented":     {config("retention.ms", "1"), model.CodeInvalidConfig, "retention.ms"},
+		"not implemented":     {config("unclean.leader.election.enable", "true"), model.CodeInvalidConfig, "unknown"},
 		"malformed":           {config("segment.bytes", "many"), model.CodeInvalidConfig, "many"},
 		"out of range":        {config("min.insync.replicas", "0"), model.CodeInvalidConfig, "between"},
 		"not a word":          {config("flush.mode", "never"), model.CodeInvalidConfig, "fsync"},
