@@ -1,0 +1,119 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/record"
+	"github.com/penstock-io/penstock/internal/storage"
+)
+
+// makeLogs fills a data directory on the real file system and returns the path of one partition.
+func makeLogs(t *testing.T, data string) string {
+	t.Helper()
+	d, err := storage.OpenDir(fsys.OS(), data, storage.DirOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tp := model.TopicPartition{TopicID: model.NewUUID(), Partition: 3}
+	l, err := d.CreateLog(tp, storage.Config{SegmentBytes: 2000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 20 {
+		b := record.NewBuilder(record.BuilderOptions{})
+		if err := b.Add(record.Record{Key: []byte{byte('a' + i)}, Value: bytes.Repeat([]byte{0xff, 'x'}, 100), Timestamp: 5}); err != nil {
+			t.Fatal(err)
+		}
+		batch, err := b.Finish(record.None, record.NoProducerID, record.NoProducerEpoch, record.NoSequence)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, err := record.Validate([][]byte{batch}, record.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := l.AppendLeader([][]byte{batch}, h, 1, 5); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := l.Close(true); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.MarkClean(); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Join(data, "topics", tp.TopicID.String(), "3")
+}
+
+func TestLogDumpAndVerify(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	partition := makeLogs(t, data)
+	ask := func(argv ...string) (int, string, string) {
+		var out, errOut bytes.Buffer
+		code := run(t.Context(), append([]string{"log"}, argv...), streams{in: strings.NewReader(""), out: &out, err: &errOut})
+		return code, out.String(), errOut.String()
+	}
+	for _, dir := range []string{data, partition} {
+		if code, out, text := ask("verify", dir); code != exitOK || !strings.Contains(out, "1 logs, 20 batches, 20 records") || text != "" {
+			t.Errorf("verify %s: %d %q %q", dir, code, out, text)
+		}
+		code, out, _ := ask("dump", "--records", "-o", "json", dir)
+		dec := json.NewDecoder(strings.NewReader(out))
+		for i := range 20 {
+			var b struct {
+				BaseOffset int64 `json:"base_offset"`
+				Records    []struct{ Key string }
+			}
+			if err := dec.Decode(&b); err != nil || b.BaseOffset != int64(i) || len(b.Records) != 1 || b.Records[0].Key != string(rune('a'+i)) {
+				t.Fatalf("batch %d: %+v, %v", i, b, err)
+			}
+		}
+		if code != exitOK || dec.More() {
+			t.Errorf("dump %s: %d", dir, code)
+		}
+	}
+	if code, out, _ := ask("dump", partition); code != exitOK || strings.Count(out, "offsets ") != 20 {
+		t.Errorf("dump: %d %q", code, out)
+	}
+	lock, err := fsys.OS().Lock(filepath.Join(data, ".lock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, text := ask("verify", partition); code != exitOK || !strings.Contains(text, "a broker is using this directory") {
+		t.Errorf("beside a broker: %d %q", code, text)
+	}
+	if err := lock.Close(); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(partition, "00000000000000000000.log")
+	raw, err := os.ReadFile(name) //nolint:gosec // a test's file
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw[100] ^= 1
+	if err := os.WriteFile(name, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, text := ask("verify", "-o", "json", data)
+	var res verifyJSON
+	if err := json.Unmarshal([]byte(out), &res); err != nil || code != exitFailed || res.Faults != 1 || res.Findings[0].File != name ||
+		res.Findings[0].Position != 0 || res.Findings[0].Offset != 0 || !strings.Contains(text, "1 faults") {
+		t.Errorf("a flipped bit: %d %s %q %v", code, out, text, err)
+	}
+	if code, out, _ := ask("dump", data); code != exitFailed || strings.Count(out, "DAMAGED") != 1 || strings.Count(out, "offsets ") != 19 {
+		t.Errorf("dump of a flipped bit: %d %q", code, out)
+	}
+	if code, _, text := ask("verify", t.TempDir()); code != exitUsage || !strings.Contains(text, "data.dir") {
+		t.Errorf("an empty directory: %d %q", code, text)
+	}
+}
