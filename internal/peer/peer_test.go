@@ -271,10 +271,37 @@ func (h *harness) session(t *testing.T) *peer.Session {
 		Request:    func() *internalv1.RegisterBrokerRequest { return &internalv1.RegisterBrokerRequest{} },
 		Registered: func(context.Context, *internalv1.RegisterBrokerResponse) error { return nil },
 		CaughtUp:   nothing, FencedChanged: func(bool) {},
+		LogEnds: func() []*internalv1.ReplicaState { return []*internalv1.ReplicaState{{Partition: 3}} },
 		Applied: func() model.MetadataOffset { return 1 },
 		Await:   func(context.Context, model.MetadataOffset) error { return nil },
 		Clock:   lifecycle.RealClock(), Logger: slog.New(slog.DiscardHandler),
 	}, h.controllers, h.conns, h.group.Child("session"))
+}
+
+// A controller knows nothing of what its predecessor was told: the first heartbeat to each says it, and others now and then.
+func TestSessionTellsEveryControllerWhereLogsEnd(t *testing.T) {
+	h := newHarness(t, 2)
+	s := h.session(t)
+	for _, active := range []*fakeController{h.fakes[0], h.fakes[1], h.fakes[0]} {
+		active.locked(func() { active.beats = nil })
+		h.elect(active)
+		await(t, "heartbeats with and without", func() bool {
+			with, without := 0, 0
+			active.locked(func() {
+				for i, beat := range active.beats {
+					if told := len(beat.GetLogEnds()) == 1 && beat.GetLogEnds()[0].GetPartition() == 3; told {
+						with++
+					} else if without++; i == 0 {
+						t.Errorf("the first heartbeat says nothing: %v", beat)
+					}
+				}
+			})
+			return with > 0 && without > 0
+		})
+	}
+	if err := s.Goodbye(bounded(t, 20*time.Second)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestSessionUnfencesDrainsAndSaysGoodbye(t *testing.T) {

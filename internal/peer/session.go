@@ -20,6 +20,7 @@ const (
 	answerTimeout = time.Second            // a heartbeat not answered for so long is tried at another controller
 	hurryInterval = 100 * time.Millisecond // between heartbeats while the broker waits to be let in, or to stop
 	registerPause = 500 * time.Millisecond // between attempts to register
+	tellInterval  = time.Second            // between heartbeats that say where logs end
 	deafTimeout   = 2 * time.Second        // without an answer nobody is waited for any more when the broker stops
 )
 
@@ -37,6 +38,9 @@ type SessionConfig struct {
 	CaughtUp func()
 	// FencedChanged is called when the controller fenced or unfenced the broker.
 	FencedChanged func(fenced bool)
+	// LogEnds says where logs end of partitions that wait for it to be known, to be elected; nil is nothing to say, ever. It is
+	// asked about once a second, and when a controller answers that has not been told by this stream.
+	LogEnds func() []*internalv1.ReplicaState
 	// Applied is the metadata offset of the image in force.
 	Applied func() model.MetadataOffset
 	// Await waits until the image in force is at least as new as the offset.
@@ -272,9 +276,14 @@ func (s *Session) stream(ctx context.Context, v config.Voter) (answered bool, er
 		cancel()
 		<-done
 	}()
+	var told time.Time
 	for {
 		bye := s.goodbye.Load()
-		if err := stream.Send(s.heartbeat(bye)); err != nil {
+		beat := s.heartbeat(bye)
+		if now := s.cfg.Clock.Now(); s.cfg.LogEnds != nil && !bye && (told.IsZero() || now.Sub(told) >= tellInterval) {
+			beat.LogEnds, told = s.cfg.LogEnds(), now
+		}
+		if err := stream.Send(beat); err != nil {
 			return answered, s.reason(ctx, failed, err)
 		}
 		answer, err := s.answer(ctx, answers, failed)

@@ -43,6 +43,30 @@ func (m *Manager) Recover(ctx context.Context) (replicas []*internalv1.ReplicaSt
 	return replicas, nil
 }
 
+// AwaitedEnds tells where the logs end now of those replicas here whose partition waits for it: nobody leads it, and all who
+// could have lost their seat. The active controller compares them, and knows nothing of what its predecessor was told.
+func (m *Manager) AwaitedEnds() []*internalv1.ReplicaState {
+	m.mu.RLock()
+	image := m.image
+	m.mu.RUnlock()
+	var ends []*internalv1.ReplicaState
+	for _, p := range m.allPartitions() {
+		if view := p.seen.Load(); view != nil && view.leader != model.NoNode {
+			continue
+		}
+		if st, ok := image.Partition(p.tp); !ok || st.Leader != model.NoNode || len(st.ISR)+len(st.ELR) > 0 {
+			continue
+		}
+		p.mu.Lock()
+		if !p.closed && p.log.Failed() == nil {
+			end := p.log.LogEndOffset()
+			ends = append(ends, replicaState(p.tp, end, core.LastBatchEpoch(p.log, p.log.LogStartOffset(), end), ""))
+		}
+		p.mu.Unlock()
+	}
+	return ends
+}
+
 // openLogs opens logs a few at a time.
 func (m *Manager) openLogs(ctx context.Context, tps []model.TopicPartition) (states []*internalv1.ReplicaState, err error) {
 	var mu sync.Mutex

@@ -455,7 +455,10 @@ type HeartbeatRequest struct {
 	// The broker asks for a clean stop: move its leaderships away.
 	WantStop bool `protobuf:"varint,5,opt,name=want_stop,json=wantStop,proto3" json:"want_stop,omitempty"`
 	// Goodbye: the broker stops now; fence it at once.
-	Goodbye       bool `protobuf:"varint,6,opt,name=goodbye,proto3" json:"goodbye,omitempty"`
+	Goodbye bool `protobuf:"varint,6,opt,name=goodbye,proto3" json:"goodbye,omitempty"`
+	// Where logs end now, of partitions that all who could lead have lost their seat in (see ReplicaState.log_end_offset). The
+	// active controller forgets what it was told when it changes; a broker repeats it as long as such partitions wait.
+	LogEnds       []*ReplicaState `protobuf:"bytes,7,rep,name=log_ends,json=logEnds,proto3" json:"log_ends,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -530,6 +533,13 @@ func (x *HeartbeatRequest) GetGoodbye() bool {
 		return x.Goodbye
 	}
 	return false
+}
+
+func (x *HeartbeatRequest) GetLogEnds() []*ReplicaState {
+	if x != nil {
+		return x.LogEnds
+	}
+	return nil
 }
 
 // HeartbeatResponse answers each heartbeat.
@@ -2156,14 +2166,15 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\x0fmetadata_offset\x18\x02 \x01(\x04R\x0emetadataOffset\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\fR\tclusterId\x12,\n" +
-	"\x12session_timeout_ms\x18\x04 \x01(\x05R\x10sessionTimeoutMs\"\xd5\x01\n" +
+	"\x12session_timeout_ms\x18\x04 \x01(\x05R\x10sessionTimeoutMs\"\x94\x02\n" +
 	"\x10HeartbeatRequest\x12\x1b\n" +
 	"\tbroker_id\x18\x01 \x01(\x05R\bbrokerId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x12'\n" +
 	"\x0fmetadata_offset\x18\x03 \x01(\x04R\x0emetadataOffset\x12!\n" +
 	"\fwant_unfence\x18\x04 \x01(\bR\vwantUnfence\x12\x1b\n" +
 	"\twant_stop\x18\x05 \x01(\bR\bwantStop\x12\x18\n" +
-	"\agoodbye\x18\x06 \x01(\bR\agoodbye\"o\n" +
+	"\agoodbye\x18\x06 \x01(\bR\agoodbye\x12=\n" +
+	"\blog_ends\x18\a \x03(\v2\".penstock.internal.v1.ReplicaStateR\alogEnds\"o\n" +
 	"\x11HeartbeatResponse\x12\x16\n" +
 	"\x06fenced\x18\x01 \x01(\bR\x06fenced\x12\x19\n" +
 	"\bmay_stop\x18\x02 \x01(\bR\amayStop\x12'\n" +
@@ -2364,47 +2375,48 @@ var file_penstock_internal_v1_controller_proto_depIdxs = []int32{
 	0,  // 0: penstock.internal.v1.ProbeResponse.quorum_state:type_name -> penstock.internal.v1.QuorumState
 	34, // 1: penstock.internal.v1.RegisterBrokerRequest.registration:type_name -> penstock.internal.v1.BrokerRegistrationRecord
 	3,  // 2: penstock.internal.v1.RegisterBrokerRequest.lost_seats:type_name -> penstock.internal.v1.ReplicaState
-	8,  // 3: penstock.internal.v1.PartitionIsr.isr:type_name -> penstock.internal.v1.IsrMember
-	9,  // 4: penstock.internal.v1.AlterPartitionRequest.partitions:type_name -> penstock.internal.v1.PartitionIsr
-	11, // 5: penstock.internal.v1.AlterPartitionResponse.results:type_name -> penstock.internal.v1.PartitionIsrResult
-	31, // 6: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
-	35, // 7: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
-	35, // 8: penstock.internal.v1.AddPartitionsResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
-	32, // 9: penstock.internal.v1.AlterTopicConfigRequest.set:type_name -> penstock.internal.v1.AlterTopicConfigRequest.SetEntry
-	33, // 10: penstock.internal.v1.AlterTopicConfigResponse.configs:type_name -> penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
-	27, // 11: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
-	36, // 12: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
-	37, // 13: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
-	30, // 14: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
-	4,  // 15: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
-	6,  // 16: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
-	10, // 17: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
-	13, // 18: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
-	15, // 19: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
-	17, // 20: penstock.internal.v1.ControllerService.AddPartitions:input_type -> penstock.internal.v1.AddPartitionsRequest
-	19, // 21: penstock.internal.v1.ControllerService.AlterTopicConfig:input_type -> penstock.internal.v1.AlterTopicConfigRequest
-	21, // 22: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
-	23, // 23: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
-	25, // 24: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
-	28, // 25: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
-	1,  // 26: penstock.internal.v1.NodeService.Probe:input_type -> penstock.internal.v1.ProbeRequest
-	5,  // 27: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
-	7,  // 28: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
-	12, // 29: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
-	14, // 30: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
-	16, // 31: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
-	18, // 32: penstock.internal.v1.ControllerService.AddPartitions:output_type -> penstock.internal.v1.AddPartitionsResponse
-	20, // 33: penstock.internal.v1.ControllerService.AlterTopicConfig:output_type -> penstock.internal.v1.AlterTopicConfigResponse
-	22, // 34: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
-	24, // 35: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
-	26, // 36: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
-	29, // 37: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
-	2,  // 38: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
-	27, // [27:39] is the sub-list for method output_type
-	15, // [15:27] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	3,  // 3: penstock.internal.v1.HeartbeatRequest.log_ends:type_name -> penstock.internal.v1.ReplicaState
+	8,  // 4: penstock.internal.v1.PartitionIsr.isr:type_name -> penstock.internal.v1.IsrMember
+	9,  // 5: penstock.internal.v1.AlterPartitionRequest.partitions:type_name -> penstock.internal.v1.PartitionIsr
+	11, // 6: penstock.internal.v1.AlterPartitionResponse.results:type_name -> penstock.internal.v1.PartitionIsrResult
+	31, // 7: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
+	35, // 8: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	35, // 9: penstock.internal.v1.AddPartitionsResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	32, // 10: penstock.internal.v1.AlterTopicConfigRequest.set:type_name -> penstock.internal.v1.AlterTopicConfigRequest.SetEntry
+	33, // 11: penstock.internal.v1.AlterTopicConfigResponse.configs:type_name -> penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
+	27, // 12: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
+	36, // 13: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
+	37, // 14: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
+	30, // 15: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
+	4,  // 16: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
+	6,  // 17: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
+	10, // 18: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
+	13, // 19: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
+	15, // 20: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
+	17, // 21: penstock.internal.v1.ControllerService.AddPartitions:input_type -> penstock.internal.v1.AddPartitionsRequest
+	19, // 22: penstock.internal.v1.ControllerService.AlterTopicConfig:input_type -> penstock.internal.v1.AlterTopicConfigRequest
+	21, // 23: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
+	23, // 24: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
+	25, // 25: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
+	28, // 26: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
+	1,  // 27: penstock.internal.v1.NodeService.Probe:input_type -> penstock.internal.v1.ProbeRequest
+	5,  // 28: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
+	7,  // 29: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
+	12, // 30: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
+	14, // 31: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
+	16, // 32: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
+	18, // 33: penstock.internal.v1.ControllerService.AddPartitions:output_type -> penstock.internal.v1.AddPartitionsResponse
+	20, // 34: penstock.internal.v1.ControllerService.AlterTopicConfig:output_type -> penstock.internal.v1.AlterTopicConfigResponse
+	22, // 35: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
+	24, // 36: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
+	26, // 37: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
+	29, // 38: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
+	2,  // 39: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
+	28, // [28:40] is the sub-list for method output_type
+	16, // [16:28] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_penstock_internal_v1_controller_proto_init() }

@@ -8,7 +8,7 @@ import (
 
 // RegisterBroker decides the registration of an incarnation (rule R6). One entry ends the incarnation before, takes the
 // seats that were lost, and moves every partition that the broker led to a new leader epoch. A request that is repeated by the
-// same incarnation gets the same answer and changes nothing.
+// same incarnation gets the same answer and changes nothing, but that what it tells anew may let a leader be elected.
 func (b *Batch) RegisterBroker(req *internalv1.RegisterBrokerRequest) (*internalv1.RegisterBrokerResponse, error) {
 	reg := req.GetRegistration()
 	if err := b.checkRegistration(req); err != nil {
@@ -30,8 +30,8 @@ func (b *Batch) RegisterBroker(req *internalv1.RegisterBrokerRequest) (*internal
 	old, known := b.Image().Broker(id)
 	switch {
 	case known && old.IncarnationID == incarnation && old.DirectoryID == directory:
-		b.state.told[id] = confession{epoch: old.Epoch, ends: ends, nothing: req.GetAllSeatsLostReason() != ""}
-		return b.registered(old.Epoch), nil
+		b.state.tell(id, confession{epoch: old.Epoch, ends: ends, nothing: req.GetAllSeatsLostReason() != ""})
+		return b.registered(old.Epoch), b.electTold("broker-registered", id, ends)
 	case known && old.DirectoryID != directory && !old.Fenced:
 		return nil, model.Errorf(model.CodeDuplicateBroker,
 			"a live broker %d is registered from another data directory (%s); stop it, or give this node another id", id, old.DirectoryID)
@@ -68,7 +68,7 @@ func (b *Batch) RegisterBroker(req *internalv1.RegisterBrokerRequest) (*internal
 		return nil, err
 	}
 	epoch := model.BrokerEpoch(b.draft.NextOffset()) //nolint:gosec // offsets stay far below 2^63
-	b.state.told[id] = confession{epoch: epoch, ends: ends, nothing: req.GetAllSeatsLostReason() != ""}
+	b.state.tell(id, confession{epoch: epoch, ends: ends, nothing: req.GetAllSeatsLostReason() != ""})
 	return b.registered(epoch), nil
 }
 
@@ -143,37 +143,20 @@ func seatsOf(states []*internalv1.ReplicaState) (map[model.TopicPartition]bool, 
 	return seats, ends, nil
 }
 
-// confession is what a broker told of its logs when it registered.
-type confession struct {
-	epoch   model.BrokerEpoch
-	ends    map[model.TopicPartition]logEnd
-	nothing bool // it has no logs but those
-}
-
-// seats decides on the image as the batch has it so far.
-func (b *Batch) seats() seater {
-	image := b.Image()
-	return seater{image: image, ends: func(tp model.TopicPartition, id model.NodeID) (logEnd, bool) {
-		broker, ok := image.Broker(id)
-		told := b.state.told[id]
-		if !ok || told.epoch != broker.Epoch {
-			return logEnd{}, false
-		}
-		end, listed := told.ends[tp]
-		if !listed {
-			end = logEnd{epoch: model.NoLeaderEpoch}
-		}
-		return end, listed || told.nothing
-	}}
-}
-
-// Heartbeat decides what a heartbeat asks for: to be let in, to stop, to be gone.
+// Heartbeat decides what a heartbeat asks for: to be let in, to stop, to be gone; and takes in where logs end.
 func (b *Batch) Heartbeat(req *internalv1.HeartbeatRequest) (*internalv1.HeartbeatResponse, error) {
 	broker, err := checkBroker(b.Image(), req.GetBrokerId(), req.GetBrokerEpoch())
 	if err != nil {
 		return nil, err
 	}
+	_, ends, err := seatsOf(req.GetLogEnds())
+	if err != nil {
+		return nil, err
+	}
 	x := b.state.touch(broker, model.MetadataOffset(req.GetMetadataOffset()), b.now)
+	if len(ends) > 0 {
+		b.state.tell(broker.ID, confession{epoch: broker.Epoch, ends: ends})
+	}
 	mayStop := false
 	switch {
 	case req.GetGoodbye():
@@ -184,6 +167,9 @@ func (b *Batch) Heartbeat(req *internalv1.HeartbeatRequest) (*internalv1.Heartbe
 	case req.GetWantUnfence() && broker.Fenced && !broker.Stopping &&
 		model.BrokerEpoch(req.GetMetadataOffset()) >= broker.Epoch: //nolint:gosec // an epoch is the offset of its entry
 		err = b.unfence(broker)
+	}
+	if err == nil {
+		err = b.electTold("log-ends-told", broker.ID, ends)
 	}
 	if err != nil {
 		return nil, err

@@ -506,6 +506,80 @@ func TestR10MachinesLostTogetherInOSMode(t *testing.T) {
 	w.expect(tp, 2, ids(2), nil, nil)
 }
 
+// What brokers told is lost with the active controller: they tell the next one with their heartbeats, for as long as they see a
+// partition that waits for it.
+func TestR10BrokersTellAnotherControllerWhereTheirLogsEnd(t *testing.T) {
+	tell := func(tp model.TopicPartition, end int64) []*internalv1.ReplicaState {
+		return []*internalv1.ReplicaState{{TopicId: tp.TopicID.Bytes(), LogEndOffset: proto.Int64(end), LastLeaderEpoch: 1}}
+	}
+	stuck := func(t *testing.T) (*world, model.TopicPartition) {
+		w := newWorld(t, Config{})
+		w.join(1, 2)
+		tp := w.topic("t", nil, 1, 2)
+		w.kill(1, 2)
+		for id := model.NodeID(1); id <= 2; id++ {
+			w.register(id, func(r *internalv1.RegisterBrokerRequest) {
+				r.LostSeats = tell(tp, int64(id))
+				r.LostSeats[0].SeatLostReason = "cut"
+			})
+		}
+		w.state.told = map[model.NodeID]confession{} // another controller takes over
+		w.state.Deactivate()
+		w.state.Activate(w.now, w.state.Image())
+		w.unfence(1)
+		w.unfence(2)
+		w.expect(tp, none, nil, nil, ids(1, 2))
+		return w, tp
+	}
+	t.Run("with heartbeats", func(t *testing.T) {
+		w, tp := stuck(t)
+		epoch := w.broker(2).epoch
+		for id := model.NodeID(1); id <= 2; id++ {
+			w.expect(tp, none, nil, nil, ids(1, 2))
+			w.heartbeat(id, func(r *internalv1.HeartbeatRequest) { r.LogEnds = tell(tp, 10*int64(id)) })
+		}
+		w.expect(tp, 2, ids(2), nil, nil)
+		if !w.partition(tp).PossiblyLossy {
+			t.Fatal("not recorded as possibly lossy")
+		}
+		if b, _ := w.state.Image().Broker(2); int64(b.Epoch) != epoch || b.Fenced {
+			t.Fatalf("telling changed the registration: %+v", b)
+		}
+		leading := w.partition(tp).LeaderEpoch
+		w.heartbeat(1, func(r *internalv1.HeartbeatRequest) { r.LogEnds = tell(tp, 90) }) // late
+		if p := w.partition(tp); p.Leader != 2 || p.LeaderEpoch != leading {
+			t.Fatalf("telling again changed the leader: %+v", p)
+		}
+	})
+	t.Run("with repeated registrations", func(t *testing.T) {
+		w, tp := stuck(t)
+		for id := model.NodeID(1); id <= 2; id++ {
+			w.expect(tp, none, nil, nil, ids(1, 2))
+			w.batch(func(b *Batch) {
+				req := w.request(w.broker(id))
+				req.LostSeats = tell(tp, int64(id))
+				resp, err := b.RegisterBroker(req)
+				if err != nil || resp.GetBrokerEpoch() != w.broker(id).epoch {
+					t.Fatalf("%v, %v", resp, err)
+				}
+			})
+		}
+		w.expect(tp, 2, ids(2), nil, nil)
+	})
+	t.Run("nonsense changes nothing", func(t *testing.T) {
+		w, tp := stuck(t)
+		b := w.state.Begin(w.now)
+		req := w.beat(1)
+		req.LogEnds = []*internalv1.ReplicaState{{TopicId: []byte{1}}}
+		_, err := b.Heartbeat(req)
+		wantCode(t, err, model.CodeInvalidRequest)
+		w.heartbeat(1, func(r *internalv1.HeartbeatRequest) {
+			r.LogEnds = append(tell(tp, 7), &internalv1.ReplicaState{TopicId: w.uuid().Bytes(), LogEndOffset: proto.Int64(1)})
+		})
+		w.expect(tp, none, nil, nil, ids(1, 2))
+	})
+}
+
 func TestR11ElectionOrder(t *testing.T) {
 	w := newWorld(t, Config{})
 	w.join(1, 2, 3)

@@ -46,8 +46,8 @@ type State struct {
 	sessions map[model.NodeID]*session
 	nextTick time.Time // when the next tick is due; zero before the first
 
-	// told is what brokers said of their logs, by the registration they said it at. It is lost with the process: partitions
-	// whose last known members wait to be compared then wait for these to register again.
+	// told is what brokers said of their logs, by the registration they said it under. It is lost with the process: brokers say
+	// it again with their heartbeats, as long as a partition waits for its last known members to be compared.
 	told map[model.NodeID]confession
 }
 
@@ -156,7 +156,7 @@ func (s *State) Touch(req *internalv1.HeartbeatRequest, now time.Time) (*interna
 		return nil, err
 	}
 	x := s.touch(b, model.MetadataOffset(req.GetMetadataOffset()), now)
-	if req.GetGoodbye() || req.GetWantStop() || b.Fenced || x.dead {
+	if req.GetGoodbye() || req.GetWantStop() || b.Fenced || x.dead || len(req.GetLogEnds()) > 0 {
 		return nil, nil //nolint:nilnil // documented: nothing wrong, and something left to decide
 	}
 	return &internalv1.HeartbeatResponse{MetadataOffset: uint64(s.image.Offset())}, nil
