@@ -157,7 +157,7 @@ func (c *devCluster) bootstrap() string {
 
 // command is a program in the home of the cluster that knows where the brokers are.
 func (c *devCluster) command(ctx context.Context, stdin io.Reader, name string, args ...string) *exec.Cmd {
-	if strings.Contains(name, "/") {
+	if strings.Contains(name, "/") && !filepath.IsAbs(name) {
 		name = filepath.Join(c.home, name)
 	}
 	cmd := exec.CommandContext(ctx, name, args...)

@@ -26,7 +26,9 @@ func TestPython(t *testing.T) {
 	c := startCluster(t)
 	c.session()
 	c.samePartitions()
+	c.secondCopies()
 	c.failover()
+	c.tinyCredit()
 }
 
 // session runs the shell blocks of the README as they stand.
@@ -103,6 +105,42 @@ func (c *devCluster) samePartitions() {
 		if home, known := homes[r.Key]; !known || home != r.Partition {
 			c.t.Errorf("key %q: partition %d from Python, %d from Go", r.Key, r.Partition, home)
 		}
+	}
+}
+
+// secondCopies writes a record twice as a producer does whose answer was lost: one is read, or both where they are asked for.
+func (c *devCluster) secondCopies() {
+	c.t.Helper()
+	c.must(nil, "bin/brokerctl", "topic", "create", "twice", "--partitions", "1")
+	for _, sequence := range []string{"0", "0", "1"} {
+		c.must(strings.NewReader("{}\n"), "bin/brokerctl", "produce", "twice", "-k", "k", "-H", "producer:p", "-H", "sequence:"+sequence)
+	}
+	for _, test := range []struct {
+		args []string
+		want int
+	}{{[]string{"twice"}, 2}, {[]string{"twice", "--duplicates"}, 3}} {
+		out, _ := c.must(nil, "examples/python/consumer.py", test.args...)
+		if rows := c.rows(out); len(rows) != test.want {
+			c.t.Errorf("consumer.py %v: %d records, want %d", test.args, len(rows), test.want)
+		}
+	}
+}
+
+// tinyCredit reads with less credit than a handful of records: where a frame gave back less than it cost, the stream would
+// soon be silent for ever.
+func (c *devCluster) tinyCredit() {
+	c.t.Helper()
+	const program = `
+import sys
+sys.path.insert(0, "examples/python")
+import consuming
+consuming.CREDIT_BYTES, consuming.FRAME_BYTES = 2000, 1000
+import consumer
+sys.argv = ["consumer.py", "faults"]
+sys.exit(consumer.main())`
+	out, _ := c.must(nil, "/usr/bin/python3", "-c", program)
+	if n := len(c.rows(out)); n != faultRecords {
+		c.t.Errorf("%d of %d records were read", n, faultRecords)
 	}
 }
 
