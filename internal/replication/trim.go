@@ -23,8 +23,8 @@ type TrimResult struct {
 	RemovedBytes    int64
 }
 
-// Trim moves the LogStartOffset of a partition that this broker leads up to to, or to TrimToHighWatermark, at most to the
-// HighWatermark; lower values change nothing. Records below cannot be read from then on. When it returns the move is durable
+// Trim moves the LogStartOffset of a partition that this broker leads up to to, or to TrimToHighWatermark; lower values change
+// nothing, higher ones than the HighWatermark are refused: a mistyped offset must not cost every record. Records below cannot be read from then on. When it returns the move is durable
 // here; followers follow with the next frame, and one that leads before that came may show the records again. With only
 // nothing is changed. Errors are *model.Error: NOT_LEADER_FOR_PARTITION, OFFSET_OUT_OF_RANGE, OFFSET_NOT_AVAILABLE while a new
 // leader does not know its HighWatermark, STORAGE_ERROR.
@@ -79,10 +79,14 @@ func (m *Manager) trimmedLocked(p *partition, to int64) (TrimResult, error) {
 	}
 	at := p.replica.Log()
 	res := TrimResult{Before: at.Start, HighWatermark: at.HighWatermark}
-	if to == TrimToHighWatermark {
+	switch {
+	case to == TrimToHighWatermark:
 		to = at.HighWatermark
+	case to > at.HighWatermark:
+		return TrimResult{}, model.Errorf(model.CodeOffsetOutOfRange,
+			"trim %s to offset %d: only what lies below the high watermark %d is committed; nothing was removed", p.tp, to, at.HighWatermark)
 	}
-	res.Start = max(at.Start, min(to, at.HighWatermark))
+	res.Start = max(at.Start, to)
 	res.RemovedSegments, res.RemovedBytes = p.log.TrimmedBy(res.Start)
 	return res, nil
 }

@@ -92,7 +92,10 @@ func TestTrimToTheHighWatermark(t *testing.T) {
 	c.link(1, 3, true)
 	mustAck(t, pending)
 	c.startsAt(tp, 10, 1, 2, 3)
-	if res, err := c.nodes[1].mgr.Trim(tp, 1000, false); err != nil || res.Start != 11 {
+	if res, err := c.nodes[1].mgr.Trim(tp, 12, false); !model.IsCode(err, model.CodeOffsetOutOfRange) {
+		t.Fatalf("beyond the end: %+v, %v", res, err)
+	}
+	if res, err := c.nodes[1].mgr.Trim(tp, 11, false); err != nil || res.Start != 11 {
 		t.Fatalf("%+v, %v", res, err)
 	}
 	c.startsAt(tp, 11, 1, 2, 3)

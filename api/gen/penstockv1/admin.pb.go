@@ -934,7 +934,7 @@ type TrimPartitionRequest struct {
 	TopicId []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
 	// Partition number.
 	Partition int32 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
-	// First offset to keep; -1 gives up everything that is committed. What is not committed yet is always kept.
+	// First offset to keep, at most the high watermark; -1 gives up everything that is committed.
 	ToOffset int64 `protobuf:"varint,4,opt,name=to_offset,json=toOffset,proto3" json:"to_offset,omitempty"`
 	// Show what would go and change nothing.
 	ValidateOnly  bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
