@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"errors"
+
 	"github.com/penstock-io/penstock/internal/record"
 )
 
@@ -32,7 +34,12 @@ func (l *Log) beginOfActive(nowMs int64) int64 {
 		return nowMs
 	}
 	head := make([]byte, record.HeaderSize)
-	if n, err := readFull(l.active().file.Load(), head, 0); err != nil || n < len(head) {
+	f, err := l.active().open(l.fs)
+	if err != nil {
+		return nowMs
+	}
+	n, err := readFull(f, head, 0)
+	if err = errors.Join(err, f.release()); err != nil || n < len(head) {
 		return nowMs
 	}
 	h, err := record.ParseHeader(head)

@@ -213,7 +213,10 @@ func (l *Log) write(size int64) error {
 	if err := l.dir.space.take(size); err != nil {
 		return fmt.Errorf("log %s: %w", l.tp, err)
 	}
-	f := l.active().file.Load()
+	f, err := l.writer()
+	if err != nil {
+		return fmt.Errorf("log %s: append: %w", l.tp, err)
+	}
 	l.preallocate(f, size)
 	if _, err := f.Append(l.vec...); err != nil {
 		if cutErr := f.Truncate(l.pos); cutErr != nil {
@@ -300,6 +303,7 @@ func (l *Log) roll() error {
 	l.beginActive(next)
 	l.dirtyDir = true
 	l.publish()
+	l.dir.files.keep(next, l)
 	return nil
 }
 
@@ -329,6 +333,7 @@ func (l *Log) createEmpty(s *segment) error {
 		return err
 	}
 	s.file.Store(shareFile(f))
+	s.files = l.dir.files
 	return nil
 }
 

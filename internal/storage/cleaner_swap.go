@@ -47,6 +47,7 @@ func (l *Log) replace(g *groupCopy) (replaced bool, err error) {
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()
 	s := newSegment(l.path, g.sources[0].base)
+	s.files = l.dir.files
 	s.next, s.size = g.sources[len(g.sources)-1].next, g.pos
 	s.maxTimestamp.Store(g.index.maxTs)
 	producers, err := l.producersBefore(g, s.next)

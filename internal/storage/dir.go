@@ -30,6 +30,9 @@ type DirOptions struct {
 	ReserveBytes int64
 	// MinFreeBytes refuses appends, with a *SpaceError, while less is free on the file system; 0 does not look.
 	MinFreeBytes int64
+	// MaxOpenFiles bounds how many segment files are kept open that need not be; 0 stands for DefaultMaxOpenFiles. Files
+	// with unsynced bytes come on top.
+	MaxOpenFiles int
 }
 
 // DirReport says what OpenDir found.
@@ -58,6 +61,7 @@ type Dir struct {
 	report  DirReport
 	journal *journal
 	space   *space
+	files   *descriptors
 	synced  bool // everything found at the opening was made durable then
 
 	mu   sync.Mutex
@@ -82,6 +86,10 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 	d = &Dir{
 		fs: fsy, path: dirPath, lock: lock, logs: map[model.TopicPartition]*Log{}, busy: map[model.TopicPartition]bool{},
 		space: &space{fs: fsy, dir: dirPath, reserve: opts.ReserveBytes, minFree: opts.MinFreeBytes},
+		files: &descriptors{limit: opts.MaxOpenFiles},
+	}
+	if d.files.limit <= 0 {
+		d.files.limit = DefaultMaxOpenFiles
 	}
 	d.space.find()
 	defer func() {

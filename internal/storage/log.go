@@ -358,7 +358,11 @@ func (l *Log) endSync(p pendingSync, err error) (int64, error) {
 // syncFiles does the file system's part of a sync. The caller holds syncMu and not mu.
 func (l *Log) syncFiles(p pendingSync) error {
 	for _, s := range p.sealed {
-		if err := s.file.Load().SyncData(); err != nil {
+		f := s.file.Load()
+		if f == nil {
+			continue // it was durable, and closed for being idle, before it was sealed
+		}
+		if err := f.SyncData(); err != nil {
 			return err
 		}
 	}

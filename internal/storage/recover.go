@@ -38,6 +38,10 @@ func openLog(d *Dir, tp model.TopicPartition, cfg Config) (*Log, RecoveryReport,
 		}
 		return nil, RecoveryReport{}, fmt.Errorf("open log %s in %s: %w", tp, l.path, err)
 	}
+	for _, s := range l.segs {
+		s.files = d.files
+	}
+	d.files.keep(l.active(), l)
 	return l, r.report, nil
 }
 

@@ -37,7 +37,8 @@ func parseFileName(name, suffix string) (int64, bool) {
 // sharedFile is an open file that closes when its owner and the last reader have let go of it.
 type sharedFile struct {
 	fsys.File
-	refs atomic.Int32
+	refs     atomic.Int32
+	readOnly bool
 }
 
 func shareFile(f fsys.File) *sharedFile {
@@ -79,6 +80,9 @@ type segment struct {
 	size         int64
 	maxTimestamp atomic.Int64
 
+	files *descriptors // bounds the open files; nil keeps none
+	used  atomic.Bool  // since the bound was looked at last
+
 	// gone is set when a cleaned segment has taken the place of this one: its file is no more, or another's.
 	gone atomic.Bool
 	// entries are the indexes of a cleaned segment until their files are there.
@@ -98,6 +102,9 @@ func (s *segment) timeIndexName() string { return s.path + timeIndexSuffix }
 // open returns the file for reading; the caller releases it. errRetry says that the segment was replaced: look at a new view.
 func (s *segment) open(fsy fsys.FS) (*sharedFile, error) {
 	if f := s.file.Load(); f != nil && f.acquire() {
+		if !s.used.Load() {
+			s.used.Store(true)
+		}
 		return f, nil
 	}
 	f, err := fsy.OpenRead(s.logName())
@@ -110,7 +117,17 @@ func (s *segment) open(fsy fsys.FS) (*sharedFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return shareFile(f), nil
+	shared := shareFile(f)
+	shared.readOnly = true
+	if s.files != nil {
+		shared.refs.Store(2) // the reader's, and the one of the segment
+		if s.file.CompareAndSwap(nil, shared) {
+			s.files.keep(s, nil)
+		} else {
+			shared.refs.Store(1)
+		}
+	}
+	return shared, nil
 }
 
 // letGo drops the owner's reference.

@@ -156,6 +156,7 @@ func (l *Log) reopenActive(i int, pos int64) error {
 		return err
 	}
 	s.file.Store(shareFile(f))
+	s.files = l.dir.files
 	l.unsynced = slices.DeleteFunc(slices.Clone(l.unsynced), func(u *segment) bool { return u.base >= s.base })
 	l.segs = append(slices.Clone(l.segs[:i]), s)
 	if err := old.letGo(); err != nil {
