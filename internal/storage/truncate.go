@@ -120,6 +120,7 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 		l.durable.Store(newEnd)
 	}
 	l.publish()
+	l.dir.files.keep(l.active(), l)
 	return nil
 }
 
@@ -392,6 +393,7 @@ func (l *Log) reset(start int64, state *producerState) error {
 	l.epochs, l.producers, l.damage, l.damages, l.dirtyDir = epochCache{}, state, nil, nil, false
 	l.durable.Store(start)
 	l.publish()
+	l.dir.files.keep(s, l)
 	saved.recoveryPoint = start
 	return l.dir.journal.commit(logUpdate{tp: l.tp, state: saved})
 }
