@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -100,6 +101,12 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%v", err) })
 	root.AddCommand(a.topicCmd(), a.produceCmd(), a.consumeCmd(), a.clusterCmd(), a.brokerCmd(), a.partitionCmd(),
 		a.controllerCmd(), a.benchCmd(), a.errorsCmd(), a.logCmd())
+	root.SetOut(a.out) // the completion commands keep it from here on
+	root.InitDefaultCompletionCmd()
+	if completion, _, err := root.Find([]string{"completion"}); err == nil && completion != root {
+		completion.Args = nil
+		completion.RunE = group(completion.Use, "").RunE
+	}
 	return root
 }
 
@@ -145,6 +152,11 @@ func (a *app) dial(ctx context.Context) (*client.Client, error) {
 	level := slog.LevelError + 1
 	if a.verbose {
 		level = slog.LevelDebug
+	}
+	for _, address := range a.bootstrap {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return nil, usagef("--bootstrap %q is not host:port", address)
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()

@@ -40,6 +40,9 @@ func (a *app) clusterCmd() *cobra.Command {
 	health := &cobra.Command{Use: "health", Short: "Say whether the cluster is healthy, and why not", Args: args(0, 0)}
 	health.Flags().DurationVar(&wait, "wait", 0, "wait so long for it to become healthy")
 	health.RunE = func(cmd *cobra.Command, _ []string) error {
+		if wait < 0 {
+			return usagef("--wait %v is negative", wait)
+		}
 		h, err := a.awaitHealth(cmd.Context(), wait)
 		if err != nil {
 			return err
