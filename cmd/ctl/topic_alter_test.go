@@ -175,7 +175,8 @@ func trim(c commands) {
 	if _, notes := c.ok("topic", "trim", "logs", "--partition", "3", "--to", "10", "--yes"); !strings.Contains(notes, "nothing to trim") {
 		c.t.Error(notes)
 	}
-	if c.json(&done, "topic", "trim", "logs", "--partition", "3", "--to", "1000", "--yes"); done.LogStartOffset != 100 || done.PreviousLogStartOffset != 60 {
+	c.fails(exitFailed, "OFFSET_OUT_OF_RANGE", "topic", "trim", "logs", "--partition", "3", "--to", "101", "--yes")
+	if c.json(&done, "topic", "trim", "logs", "--partition", "3", "--to", "end", "--yes"); done.LogStartOffset != 100 || done.PreviousLogStartOffset != 60 {
 		c.t.Errorf("%+v", done)
 	}
 }
