@@ -307,7 +307,8 @@ func testContext(t testing.TB) context.Context {
 // onActive asks the active controller until one answers.
 func onActive[R any](c *cluster, ask func(ctl *Controller) (R, error)) R {
 	c.t.Helper()
-	for range 200 {
+	ctx := testContext(c.t)
+	for {
 		resp, err := ask(c.active().ctl)
 		if err == nil {
 			return resp
@@ -315,9 +316,11 @@ func onActive[R any](c *cluster, ask func(ctl *Controller) (R, error)) R {
 		if !model.IsCode(err, model.CodeNotController) {
 			c.t.Fatal(err)
 		}
+		// It stepped down between the two questions, or has not noticed yet.
+		if lifecycle.Sleep(ctx, lifecycle.RealClock(), 5*time.Millisecond) != nil {
+			c.t.Fatalf("no controller would answer: %v", err)
+		}
 	}
-	c.t.Fatal("no controller would answer")
-	panic("unreachable")
 }
 
 // fakeBroker is a broker as the controller sees it.
