@@ -125,7 +125,7 @@ func (n *Node) registered(_ context.Context, resp *internalv1.RegisterBrokerResp
 		return err
 	}
 	if !n.start.confessed {
-		if err := keepSeats(fsys.OS(), n.cfg.DataDir, nil); err != nil {
+		if err := errors.Join(n.dir.LossesRecorded(), keepSeats(fsys.OS(), n.cfg.DataDir, nil)); err != nil {
 			return err
 		}
 		n.start.confessed = true

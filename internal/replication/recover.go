@@ -137,9 +137,13 @@ func dataLost(r storage.RecoveryReport) string {
 		return fmt.Sprintf("damaged from offset %d on, in %s at %d: %s", r.Damage.From, r.Damage.File, r.Damage.Position, r.Damage.Reason)
 	case r.Cut == storage.CutMore:
 		return fmt.Sprintf("%d bytes behind offset %d were cut, more than an unfinished batch", r.CutBytes, r.LogEndOffset)
+	case r.SyncFailed:
+		return fmt.Sprintf("a sync failed, and what lies above offset %d may not be what was written", r.RecoveryPoint)
 	case r.LostBelowRecoveryPoint():
 		return fmt.Sprintf("the log ends at %d, below its recovery point %d", r.LogEndOffset, r.RecoveryPoint)
-	default:
+	case r.LogEndOffset < r.HighWatermark:
 		return fmt.Sprintf("the log ends at %d, below its high watermark %d", r.LogEndOffset, r.HighWatermark)
+	default:
+		return "an earlier start found that it had lost records, and died before that was on record"
 	}
 }

@@ -167,6 +167,9 @@ func (d *disk) registered(epoch model.BrokerEpoch) error {
 		if err != nil {
 			return err
 		}
+		if err := d.dir.LossesRecorded(); err != nil {
+			return err
+		}
 	}
 	d.epoch, d.booted, d.clean, d.unconfessed = epoch, d.boot, false, nil
 	return nil

@@ -63,7 +63,7 @@ func TestTornTails(t *testing.T) {
 				must(t, err)
 			}
 			must(t, f.Close())
-			for round := range 2 { // recovery is idempotent
+			for round := range 2 { // recovery is idempotent, and what was lost is told again
 				d := openTestDir(t, mem)
 				l, report, err := d.OpenLog(testPartition(0), Config{})
 				must(t, err)
@@ -71,7 +71,7 @@ func TestTornTails(t *testing.T) {
 				if round == 1 {
 					want = CutNone
 				}
-				if report.Cut != want || report.LostData() != (want == CutMore) || report.LogEndOffset != int64(20-2*tt.lost) {
+				if report.Cut != want || report.LostData() != (tt.want == CutMore) || report.LogEndOffset != int64(20-2*tt.lost) {
 					t.Fatalf("round %d: %+v", round, report)
 				}
 				if got := readAll(t, l, 1<<20); !bytes.Equal(got, bytes.Join(batches[:10-tt.lost], nil)) {

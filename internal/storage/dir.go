@@ -48,7 +48,7 @@ type DirReport struct {
 	// What it said before is used; positions there may be older than the truth, never newer.
 	JournalDamagedBytes int64
 	// MissingLogs are logs that the journal knows durable records of and that are not there: the replica of each has
-	// lost its data and gives up its seats.
+	// lost its data and gives up its seats. They are named at every opening until LossesRecorded.
 	MissingLogs []model.TopicPartition
 }
 
@@ -189,6 +189,18 @@ func (d *Dir) settleSuspect(tp model.TopicPartition) error {
 		return nil
 	}
 	return d.UpdateMeta(func(m *Meta) { m.SyncFailed = false })
+}
+
+// LossesRecorded says that what RecoveryReports and MissingLogs told of losses is on record elsewhere: that the replicas
+// have given up their seats. Until then every opening tells it again, whatever the one before has cut and repaired. It is
+// durable when it returns. Errors are those of Checkpoint.
+func (d *Dir) LossesRecorded() error {
+	lost := d.journal.losses()
+	updates := make([]logUpdate, 0, len(lost))
+	for _, tp := range lost {
+		updates = append(updates, logUpdate{tp: tp, change: logTold})
+	}
+	return d.journal.commit(updates...)
 }
 
 // openMeta reads meta.properties, or makes it in a directory that holds nothing yet.
@@ -371,7 +383,7 @@ func (d *Dir) CreateLog(tp model.TopicPartition, cfg Config) (log *Log, err erro
 	}
 	// What the journal may remember of an earlier log of that name must not apply to this one.
 	if _, known := d.journal.state(tp); known {
-		if err := d.journal.commit(logUpdate{tp: tp, forget: true}); err != nil {
+		if err := d.journal.commit(logUpdate{tp: tp, change: logForget}); err != nil {
 			return nil, err
 		}
 	}
@@ -451,7 +463,7 @@ func (d *Dir) setAside(tp model.TopicPartition, suffix string) (aside string, er
 	}
 	dir := d.logDir(tp)
 	if _, err := d.fs.Stat(dir); fsys.IsNotExist(err) {
-		return "", d.journal.commit(logUpdate{tp: tp, forget: true})
+		return "", d.journal.commit(logUpdate{tp: tp, change: logForget})
 	} else if err != nil {
 		return "", err
 	}
@@ -464,7 +476,7 @@ func (d *Dir) setAside(tp model.TopicPartition, suffix string) (aside string, er
 	if err := d.fs.SyncDir(path.Dir(dir)); err != nil {
 		return "", fmt.Errorf("set log %s aside: %w", tp, err)
 	}
-	if err := d.journal.commit(logUpdate{tp: tp, forget: true}); err != nil {
+	if err := d.journal.commit(logUpdate{tp: tp, change: logForget}); err != nil {
 		return "", err
 	}
 	return aside, d.settleSuspect(tp)

@@ -6,9 +6,10 @@ import (
 )
 
 func FuzzJournal(f *testing.F) {
-	data := appendEpochsFrame(journalHeader(), testPartition(1), logState{3, 2, 1, []EpochStart{{1, 0}}})
+	data := appendEpochsFrame(journalHeader(), testPartition(1), logState{recoveryPoint: 3, highWatermark: 2, logStart: 1, epochs: []EpochStart{{1, 0}}})
 	f.Add(data)
-	f.Add(appendStateFrame(bytes.Clone(data), testPartition(2), logState{1, 1, 1, nil}))
+	f.Add(appendFrame(appendFrame(bytes.Clone(data), journalFrameLost, testPartition(3)), journalFrameTold, testPartition(1)))
+	f.Add(appendStateFrame(bytes.Clone(data), testPartition(2), logState{recoveryPoint: 1, highWatermark: 1, logStart: 1}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		states, good := decodeJournal(data)
 		if good < 0 || good > len(data) {

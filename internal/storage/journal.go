@@ -50,8 +50,10 @@ func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPar
 		if keep(tp) {
 			continue
 		}
-		if s.recoveryPoint > s.logStart {
+		if s.lost || s.recoveryPoint > s.logStart {
 			missing = append(missing, tp)
+			states[tp] = logState{lost: true, unplaced: true}
+			continue
 		}
 		delete(states, tp)
 	}
@@ -59,7 +61,7 @@ func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPar
 	j = &journal{fs: fsy, name: name, room: room, states: states}
 	err = j.compact()
 	if errors.Is(err, fsys.ErrNoSpace) && j.failed == nil && good > 0 {
-		err = j.goOn(int64(good), missing)
+		err = j.goOn(int64(good))
 	}
 	if err != nil {
 		return nil, 0, nil, err
@@ -68,15 +70,12 @@ func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPar
 }
 
 // goOn uses the file as it is, without what could not be believed, where the disk is too full to write it anew.
-func (j *journal) goOn(good int64, gone []model.TopicPartition) error {
+func (j *journal) goOn(good int64) error {
 	f, err := j.fs.Open(j.name)
 	if err != nil {
 		return err
 	}
 	j.file, j.live = f, good
-	for _, tp := range gone { // the file still speaks of them
-		j.states[tp] = logState{}
-	}
 	if err := f.Truncate(good); err != nil {
 		return errors.Join(err, f.Close())
 	}
@@ -89,14 +88,82 @@ func (j *journal) state(tp model.TopicPartition) (logState, bool) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	s, ok := j.states[tp]
-	return s, ok
+	return s, ok && !s.unplaced
 }
 
-// logUpdate is the new state of one log, or the news that it is gone.
+// isLost says whether a log is marked as having lost records.
+func (j *journal) isLost(tp model.TopicPartition) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.states[tp].lost
+}
+
+// losses returns the logs that are marked as having lost records, in no order.
+func (j *journal) losses() []model.TopicPartition {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var tps []model.TopicPartition
+	for tp, s := range j.states {
+		if s.lost {
+			tps = append(tps, tp)
+		}
+	}
+	return tps
+}
+
+// logUpdate is the new state of one log (its mark of a loss stays as it is), or what happened to it.
 type logUpdate struct {
 	tp     model.TopicPartition
 	state  logState
-	forget bool
+	change logChange
+}
+
+// logChange is what an update says.
+type logChange uint8
+
+const (
+	logMoved  logChange = iota // it has the state
+	logForget                  // it is gone
+	logLost                    // it has lost records
+	logTold                    // its loss is on record elsewhere
+)
+
+// frames appends what an update has to say in the journal, and returns the state after it; false where nothing is left to
+// know. The caller holds mu.
+func (j *journal) frames(buf []byte, u logUpdate) ([]byte, logState, bool) {
+	old, known := j.states[u.tp]
+	placed := known && !old.unplaced
+	next := old
+	switch u.change {
+	case logForget:
+		if known {
+			buf = appendFrame(buf, journalFrameForget, u.tp)
+		}
+		return buf, next, false
+	case logLost:
+		next.lost, next.unplaced = true, !placed
+		if !old.lost {
+			buf = appendFrame(buf, journalFrameLost, u.tp)
+		}
+	case logTold:
+		next.lost = false
+		switch {
+		case placed && old.lost:
+			buf = appendFrame(buf, journalFrameTold, u.tp)
+		case !placed && known: // the file may still hold positions of a log that is gone
+			buf = appendFrame(buf, journalFrameForget, u.tp)
+		}
+		return buf, next, placed
+	case logMoved:
+		next = u.state
+		next.lost = old.lost
+		if !placed || !slices.Equal(old.epochs, next.epochs) {
+			buf = appendEpochsFrame(buf, u.tp, next)
+		} else if !old.samePositions(next) {
+			buf = appendStateFrame(buf, u.tp, next)
+		}
+	}
+	return buf, next, true
 }
 
 // append writes what has changed, in one write. Nothing is synced.
@@ -121,17 +188,10 @@ func (j *journal) appendLocked(updates []logUpdate) error {
 		return j.failed
 	}
 	buf := j.buf[:0]
-	for _, u := range updates {
-		old, known := j.states[u.tp]
-		switch {
-		case u.forget && known:
-			buf = appendFrame(buf, journalFrameForget, u.tp)
-		case u.forget:
-		case !known || !slices.Equal(old.epochs, u.state.epochs):
-			buf = appendEpochsFrame(buf, u.tp, u.state)
-		case !old.samePositions(u.state):
-			buf = appendStateFrame(buf, u.tp, u.state)
-		}
+	next := make([]logState, len(updates))
+	known := make([]bool, len(updates))
+	for i, u := range updates {
+		buf, next[i], known[i] = j.frames(buf, u)
 	}
 	if j.buf = buf; len(buf) == 0 {
 		return nil
@@ -140,11 +200,11 @@ func (j *journal) appendLocked(updates []logUpdate) error {
 		return err
 	}
 	j.unsaved = true
-	for _, u := range updates {
-		if u.forget {
-			delete(j.states, u.tp)
+	for i, u := range updates {
+		if known[i] {
+			j.states[u.tp] = next[i]
 		} else {
-			j.states[u.tp] = u.state
+			delete(j.states, u.tp)
 		}
 	}
 	return nil
@@ -198,7 +258,7 @@ func (j *journal) fail(err error) error {
 func (j *journal) compact() error {
 	b := journalHeader()
 	for _, tp := range slices.SortedFunc(maps.Keys(j.states), comparePartitions) {
-		b = appendEpochsFrame(b, tp, j.states[tp])
+		b = appendLogFrames(b, tp, j.states[tp])
 	}
 	err := j.room.within(func() error { return writeFileAtomic(j.fs, j.name, b) })
 	if errors.Is(err, fsys.ErrNoSpace) && !errors.Is(err, fsys.ErrSyncFailed) {

@@ -20,6 +20,8 @@ const (
 	journalFrameState  = 1
 	journalFrameEpochs = 2
 	journalFrameForget = 3
+	journalFrameLost   = 4
+	journalFrameTold   = 5
 	journalBodyHead    = 21 // kind, topic id, partition
 )
 
@@ -27,6 +29,9 @@ const (
 type logState struct {
 	recoveryPoint, highWatermark, logStart int64
 	epochs                                 []EpochStart
+
+	lost     bool // the log has lost records, which nobody has recorded yet
+	unplaced bool // nothing else is known
 }
 
 func (s logState) samePositions(o logState) bool {
@@ -70,6 +75,17 @@ func appendEpochsFrame(b []byte, tp model.TopicPartition, s logState) []byte {
 	return appendFrame(b, journalFrameEpochs, tp, values...)
 }
 
+// appendLogFrames writes everything that is known of a log.
+func appendLogFrames(b []byte, tp model.TopicPartition, s logState) []byte {
+	if !s.unplaced {
+		b = appendEpochsFrame(b, tp, s)
+	}
+	if s.lost {
+		b = appendFrame(b, journalFrameLost, tp)
+	}
+	return b
+}
+
 // decodeJournal folds all frames up to the first bad one. good is the number of bytes that were believed; the rest
 // was cut short or damaged.
 func decodeJournal(data []byte) (states map[model.TopicPartition]logState, good int) {
@@ -108,15 +124,24 @@ func applyFrame(states map[model.TopicPartition]logState, body []byte) error {
 		values[i] = int64(be.Uint64(rest[8*i:])) //nolint:gosec // same bits
 	}
 	kind := body[0]
-	if kind == journalFrameForget {
+	switch kind {
+	case journalFrameForget:
 		delete(states, tp)
+		return nil
+	case journalFrameLost, journalFrameTold:
+		state, known := states[tp]
+		state.lost, state.unplaced = kind == journalFrameLost, state.unplaced || !known
+		states[tp] = state
+		if state.unplaced && !state.lost {
+			delete(states, tp)
+		}
 		return nil
 	}
 	if len(values) < 3 || slices.Min(values[:3]) < 0 {
 		return fmt.Errorf("journal positions %v of %s", values, tp)
 	}
 	state := states[tp]
-	state.recoveryPoint, state.highWatermark, state.logStart = values[0], values[1], values[2]
+	state.recoveryPoint, state.highWatermark, state.logStart, state.unplaced = values[0], values[1], values[2], false
 	switch {
 	case kind == journalFrameState && len(values) == 3:
 	case kind == journalFrameEpochs:

@@ -351,6 +351,7 @@ func (x *logMachine) reopen(all, healthy, clean bool) {
 		x.t.Fatal(err)
 	}
 	x.log = log
+	must(x.tb, x.dir.LossesRecorded())
 	end := log.LogEndOffset()
 	infos, _ := x.mem.List(log.path)
 	x.t.Logf("report %+v files %+v", report, infos)

@@ -30,7 +30,7 @@ func openLog(d *Dir, tp model.TopicPartition, cfg Config) (*Log, RecoveryReport,
 	l := &Log{dir: d, fs: d.fs, tp: tp, path: d.logDir(tp), cfg: cfg.withDefaults(), producers: newProducerState()}
 	r := &recovery{log: l}
 	r.saved, r.report.Known = d.journal.state(tp)
-	r.report.SyncFailed = d.isSuspect(tp)
+	r.report.SyncFailed, r.report.LostBefore = d.isSuspect(tp), d.journal.isLost(tp)
 	r.report.RecoveryPoint, r.report.HighWatermark = r.saved.recoveryPoint, r.saved.highWatermark
 	if err := r.run(); err != nil {
 		for _, s := range l.segs {
@@ -84,9 +84,17 @@ func (r *recovery) headMissing() bool {
 		(r.report.Known || l.dir.report.JournalDamagedBytes == 0)
 }
 
+// confess makes it durable that the log has lost records, before the repair makes that invisible.
+func (r *recovery) confess() error {
+	return r.log.dir.journal.commit(logUpdate{tp: r.log.tp, change: logLost})
+}
+
 // dropHeadless removes the segments of a log whose first one is missing, and the snapshots that describe them.
 func (r *recovery) dropHeadless() error {
 	l := r.log
+	if err := r.confess(); err != nil {
+		return err
+	}
 	r.report.Cut, r.report.CutFile, r.touched = CutMore, l.segs[0].logName(), true
 	for _, s := range slices.Backward(l.segs) {
 		if info, err := l.fs.Stat(s.logName()); err == nil {
@@ -301,6 +309,11 @@ func (r *recovery) finish() error {
 		}
 	}
 	l.publish()
+	if r.report.LostData() {
+		if err := r.confess(); err != nil {
+			return err
+		}
+	}
 	if r.report.Known && l.damage == nil && (l.end < r.saved.recoveryPoint || l.start > r.saved.logStart) {
 		return l.dir.journal.commit(logUpdate{tp: l.tp, state: l.journalState()})
 	}

@@ -261,6 +261,11 @@ func (r *recovery) cut(i int, kind CutKind) error {
 			kind = CutMore
 		}
 	}
+	if kind == CutMore {
+		if err := r.confess(); err != nil {
+			return err
+		}
+	}
 	s := l.segs[i]
 	r.report.Cut, r.report.CutFile, r.report.CutPosition = kind, s.logName(), l.pos
 	r.touched = true

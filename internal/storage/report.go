@@ -69,6 +69,9 @@ type RecoveryReport struct {
 	// SyncFailed says that a sync failed when the directory was last open: what lies above the recovery point was written
 	// to the disk anew.
 	SyncFailed bool
+	// LostBefore says that an earlier opening has found a loss, and has repaired the log since, that Dir.LossesRecorded was not
+	// called for.
+	LostBefore bool
 	// Damage is set when bytes below the recovery point are damaged.
 	Damage *Damage
 }
@@ -78,7 +81,7 @@ func (r RecoveryReport) LostBelowRecoveryPoint() bool { return r.LogEndOffset < 
 
 // LostData says that the replica may have lost records that it had acknowledged: it gives up its seats in ISR and ELR.
 // That is the case for damage, after a failed sync, for a cut of more than an unfinished batch, and for a log that ends
-// below the recovery point or the HighWatermark on file.
+// below the recovery point or the HighWatermark on file; and until Dir.LossesRecorded where an earlier opening found that.
 func (r RecoveryReport) LostData() bool {
-	return r.Damage != nil || r.SyncFailed || r.Cut == CutMore || r.LostBelowRecoveryPoint() || r.LogEndOffset < r.HighWatermark
+	return r.LostBefore || r.Damage != nil || r.SyncFailed || r.Cut == CutMore || r.LostBelowRecoveryPoint() || r.LogEndOffset < r.HighWatermark
 }

@@ -97,6 +97,7 @@ func TestFailedSyncIsForEver(t *testing.T) {
 		t.Fatalf("%+v", report)
 	}
 	end := l.DurableEnd()
+	must(t, d.LossesRecorded())
 	mem = mem.Crash()
 	d = openTestDir(t, mem)
 	if l, report, err = d.OpenLog(testPartition(0), Config{}); err != nil || l.LogEndOffset() != end || report.LostData() {
