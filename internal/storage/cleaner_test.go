@@ -26,7 +26,6 @@ func steady(t testing.TB, cfg Config) *keyedLog {
 	return x
 }
 
-
 // put appends one record; a nil value is a tombstone.
 func (x *keyedLog) put(t testing.TB, producer int64, key string, value []byte) {
 	t.Helper()
