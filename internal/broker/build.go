@@ -141,6 +141,9 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 	}
 	n.log.Info("recovered", "took", n.clock.Now().Sub(began).Round(time.Millisecond), "logs", len(replicas), "seats_lost", seatsLost)
 	n.replicas.Start(n.groups.replicas)
+	if err := n.startScrub(); err != nil {
+		return err
+	}
 	n.groups.replicas.Go("disk-failure", func(ctx context.Context) error {
 		select {
 		case err := <-n.diskFailure:

@@ -33,6 +33,7 @@ type Config struct {
 	HeartbeatInterval time.Duration
 	ReplicaLagTime    time.Duration // replica.lag.time.max
 	Retention         Retention
+	Scrub             Scrub
 	Raft              RaftTimeouts
 	ShutdownTimeout   time.Duration // how long a clean stop waits for leaderships to move
 
@@ -74,6 +75,12 @@ type Retention struct {
 	ClockGrace            time.Duration // retention.clock.grace
 	CleanerBytesPerSecond int64         // cleaner.bytes.per.second
 	CleanerMapBytes       int64         // cleaner.map.bytes
+}
+
+// Scrub is how everything on the disk is checked in the background.
+type Scrub struct {
+	BytesPerSecond int64         // scrub.bytes.per.second
+	Interval       time.Duration // scrub.interval
 }
 
 // RaftTimeouts are those of the metadata quorum.

@@ -135,6 +135,16 @@ var keys = []Key{
 		Doc: "Most memory for the keys of the log that is being compacted; more keys take more passes.",
 	},
 	{
+		Name: "scrub.bytes.per.second", Kind: KindBytes, Default: "8MiB",
+		set: bytesInt64(func(c *Config) *int64 { return &c.Scrub.BytesPerSecond }),
+		Doc: "Most bytes that the background check of everything on the disk reads in a second.",
+	},
+	{
+		Name: "scrub.interval", Kind: KindDuration, Default: "24h",
+		set: duration(func(c *Config) dst { return &c.Scrub.Interval }),
+		Doc: "Least time from the start of one check of everything on the disk to the next.",
+	},
+	{
 		Name: "raft.heartbeat.timeout", Kind: KindDuration, Default: "500ms", set: duration(func(c *Config) dst { return &c.Raft.Heartbeat }),
 		Doc: "A controller that did not hear of the active one for so long starts an election.",
 	},

@@ -1,0 +1,30 @@
+package broker
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/penstock-io/penstock/internal/storage"
+)
+
+// startScrub begins the background check of everything on the disk.
+func (n *Node) startScrub() error {
+	damages := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "scrub_damages_total", Help: "Places where the scrub found bytes that are not what was written.",
+	})
+	checked := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "scrub_checked_bytes_total", Help: "Bytes that the scrub has checked, counted at the end of each round.",
+	})
+	if err := n.registry.Register(damages, checked); err != nil {
+		return err
+	}
+	storage.StartScrubber(n.groups.replicas, n.dir, storage.ScrubOptions{
+		BytesPerSecond: n.cfg.Scrub.BytesPerSecond, Interval: n.cfg.Scrub.Interval, Clock: n.clock,
+		OnRound: func(bytes int64) { checked.Add(float64(bytes)) },
+		OnDamage: func(l *storage.Log, d storage.Damage) {
+			damages.Inc()
+			n.log.Error("the scrub found damage; where other replicas are in sync, stop this broker, move the directory of the partition aside and start again: it is fetched anew",
+				"partition", l.TopicPartition().String(), "file", d.File, "position", d.Position, "from_offset", d.From, "to_offset", d.To, "reason", d.Reason)
+		},
+	})
+	return nil
+}
