@@ -46,6 +46,8 @@ type Partition struct {
 	Replicas []int32
 	ISR      []int32
 	ELR      []int32
+	// PossiblyLossy says that the last election may have lost acknowledged records: no replica that held a seat was left.
+	PossiblyLossy bool
 }
 
 // TopicListing is one line of a list of topics.
@@ -278,6 +280,7 @@ func topicOf(t *penstockv1.TopicMetadata) Topic {
 		out.Partitions = append(out.Partitions, Partition{
 			Partition: p.GetPartition(), Leader: p.GetLeaderId(), LeaderEpoch: p.GetLeaderEpoch(),
 			PartitionEpoch: p.GetPartitionEpoch(), Replicas: p.GetReplicas(), ISR: p.GetIsr(), ELR: p.GetElr(),
+			PossiblyLossy: p.GetPossiblyLossy(),
 		})
 	}
 	return out

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"time"
 
@@ -34,6 +35,7 @@ type partitionJSON struct {
 	LogStartOffset *int64  `json:"log_start_offset"`
 	HighWatermark  *int64  `json:"high_watermark"`
 	LogEndOffset   *int64  `json:"log_end_offset"`
+	PossiblyLossy  bool    `json:"possibly_lossy,omitempty"`
 }
 
 // offsetsOf asks the leaders for start, HighWatermark and end of each partition; a partition whose leader does not answer in
@@ -69,6 +71,7 @@ func describedPartition(topic string, p client.Partition, offsets []int64) parti
 	j := partitionJSON{
 		Topic: topic, Partition: p.Partition, Leader: nodeOrNull(p.Leader), LeaderEpoch: p.LeaderEpoch,
 		PartitionEpoch: p.PartitionEpoch, ISR: orEmpty(p.ISR), ELR: orEmpty(p.ELR), Replicas: orEmpty(p.Replicas),
+		PossiblyLossy: p.PossiblyLossy,
 	}
 	if len(offsets) == 3 {
 		j.LogStartOffset, j.HighWatermark, j.LogEndOffset = &offsets[0], &offsets[1], &offsets[2]
@@ -115,6 +118,18 @@ func partitionTable(w io.Writer, list []partitionJSON, wide bool) error {
 			cells = append(cells, ids(p.ELR), p.PartitionEpoch)
 		}
 		if err := row(w, cells...); err != nil {
+			return err
+		}
+	}
+	for _, p := range list {
+		if !p.PossiblyLossy {
+			continue
+		}
+		name := fmt.Sprintf("partition %d", p.Partition)
+		if p.Topic != "" {
+			name = partitionName(p.Topic, p.Partition)
+		}
+		if err := row(w, name+": its last election may have lost acknowledged records; compare with what producers hold receipts for"); err != nil {
 			return err
 		}
 	}

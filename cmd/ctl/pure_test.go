@@ -120,3 +120,15 @@ func TestLongLinesFailAlone(t *testing.T) {
 		}
 	}
 }
+
+// TestPossiblyLossyElectionsAreShown looks at a partition whose last election may have lost records, and one where not.
+func TestPossiblyLossyElectionsAreShown(t *testing.T) {
+	topic := client.Topic{Name: "t", Partitions: []client.Partition{{Partition: 0}, {Partition: 1, PossiblyLossy: true}}}
+	var out strings.Builder
+	if err := partitionTable(&out, describedTopic(topic, nil, nil).Partitions, false); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); !strings.Contains(text, "partition 1: its last election may have lost") || strings.Contains(text, "partition 0: its") {
+		t.Error(text)
+	}
+}

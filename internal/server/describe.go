@@ -43,7 +43,7 @@ func topicOf(t *metadata.Topic) *penstockv1.TopicMetadata {
 		out.Partitions = append(out.Partitions, &penstockv1.PartitionMetadata{
 			Partition: number, LeaderId: int32(p.Leader), LeaderEpoch: int32(p.LeaderEpoch),
 			PartitionEpoch: int32(p.PartitionEpoch), Replicas: metadata.IDs(p.Replicas),
-			Isr: metadata.IDs(p.ISR), Elr: metadata.IDs(p.ELR),
+			Isr: metadata.IDs(p.ISR), Elr: metadata.IDs(p.ELR), PossiblyLossy: p.PossiblyLossy,
 		})
 	}
 	return out

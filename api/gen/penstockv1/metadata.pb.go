@@ -549,7 +549,9 @@ type PartitionMetadata struct {
 	// In-sync replicas.
 	Isr []int32 `protobuf:"varint,6,rep,packed,name=isr,proto3" json:"isr,omitempty"`
 	// Eligible leader replicas (KIP-966).
-	Elr           []int32 `protobuf:"varint,7,rep,packed,name=elr,proto3" json:"elr,omitempty"`
+	Elr []int32 `protobuf:"varint,7,rep,packed,name=elr,proto3" json:"elr,omitempty"`
+	// The last election may have lost acknowledged records: no replica that held a seat was left.
+	PossiblyLossy bool `protobuf:"varint,8,opt,name=possibly_lossy,json=possiblyLossy,proto3" json:"possibly_lossy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -633,6 +635,13 @@ func (x *PartitionMetadata) GetElr() []int32 {
 	return nil
 }
 
+func (x *PartitionMetadata) GetPossiblyLossy() bool {
+	if x != nil {
+		return x.PossiblyLossy
+	}
+	return false
+}
+
 var File_penstock_v1_metadata_proto protoreflect.FileDescriptor
 
 const file_penstock_v1_metadata_proto_rawDesc = "" +
@@ -674,7 +683,7 @@ const file_penstock_v1_metadata_proto_rawDesc = "" +
 	"\n" +
 	"partitions\x18\x04 \x03(\v2\x1e.penstock.v1.PartitionMetadataR\n" +
 	"partitions\x12(\n" +
-	"\x05error\x18\x05 \x01(\v2\x12.penstock.v1.ErrorR\x05error\"\xda\x01\n" +
+	"\x05error\x18\x05 \x01(\v2\x12.penstock.v1.ErrorR\x05error\"\x81\x02\n" +
 	"\x11PartitionMetadata\x12\x1c\n" +
 	"\tpartition\x18\x01 \x01(\x05R\tpartition\x12\x1b\n" +
 	"\tleader_id\x18\x02 \x01(\x05R\bleaderId\x12!\n" +
@@ -682,7 +691,8 @@ const file_penstock_v1_metadata_proto_rawDesc = "" +
 	"\x0fpartition_epoch\x18\x04 \x01(\x05R\x0epartitionEpoch\x12\x1a\n" +
 	"\breplicas\x18\x05 \x03(\x05R\breplicas\x12\x10\n" +
 	"\x03isr\x18\x06 \x03(\x05R\x03isr\x12\x10\n" +
-	"\x03elr\x18\a \x03(\x05R\x03elr*\xae\x01\n" +
+	"\x03elr\x18\a \x03(\x05R\x03elr\x12%\n" +
+	"\x0epossibly_lossy\x18\b \x01(\bR\rpossiblyLossy*\xae\x01\n" +
 	"\vBrokerState\x12\x1c\n" +
 	"\x18BROKER_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13BROKER_STATE_ONLINE\x10\x01\x12\x17\n" +
