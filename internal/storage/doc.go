@@ -15,6 +15,12 @@
 // The formats are described in docs/format. Only segments and the journal are authoritative: indexes and producer
 // snapshots are hints that are checked when used and rebuilt from the segments on any doubt.
 //
+// # Deleting and compacting
+//
+// [Log.RetentionStep] decides by age and size what the log begins with, [DecideRetention] purely; a [ClockGuard] says how far
+// the wall clock can be believed. A [Cleaner] keeps the latest record of each key, step by step; docs/format/compaction.md says
+// what is written, and how segments change places so that a crash loses and doubles nothing.
+//
 // # Concurrency
 //
 // A [Log] has one writer at a time (its methods that change it take the log's mutex); Read, OffsetForTime and the
