@@ -12,8 +12,10 @@ import (
 
 func TestDecideRetention(t *testing.T) {
 	segs := []RetentionSegment{
-		{Base: 0, Next: 10, Size: 100, MaxTimestamp: 1000}, {Base: 10, Next: 20, Size: 100, MaxTimestamp: NoAge},
-		{Base: 20, Next: 30, Size: 100, MaxTimestamp: 3000}, {Base: 30, Next: 40, Size: 100, MaxTimestamp: 4000},
+		{Base: 0, Next: 10, Size: 100, MaxTimestamp: 1000},
+		{Base: 10, Next: 20, Size: 100, MaxTimestamp: NoAge},
+		{Base: 20, Next: 30, Size: 100, MaxTimestamp: 3000},
+		{Base: 30, Next: 40, Size: 100, MaxTimestamp: 4000},
 	}
 	last := func(s RetentionSegment) []RetentionSegment { return append(slices.Clone(segs[:3]), s) }
 	now := func(ms, hw int64, clock ClockVerdict) RetentionInput {
@@ -31,30 +33,50 @@ func TestDecideRetention(t *testing.T) {
 	}{
 		{"for ever", segs, by(-1, -1), now(1e9, 40, 0), 0, false, []Kept{{Reason: KeptForever}, {Reason: KeptAnySize}}},
 		{"not yet", segs, by(500, -1), now(1500, 40, 0), 0, false, []Kept{{Reason: KeptByTime, UntilMs: 1501}, {Reason: KeptAnySize}}},
-		{"one, and one without times waits for the next", segs, by(500, -1), now(1501, 40, 0), 10, false,
-			[]Kept{{Reason: KeptNoTimestamp, Base: 10}, {Reason: KeptAnySize, Base: 10}}},
-		{"up to the active one", segs, by(500, -1), now(4400, 40, 0), 30, false,
-			[]Kept{{Reason: KeptByTime, Base: 30, UntilMs: 4501}, {Reason: KeptAnySize, Base: 30}}},
+		{
+			"one, and one without times waits for the next", segs, by(500, -1), now(1501, 40, 0), 10, false,
+			[]Kept{{Reason: KeptNoTimestamp, Base: 10}, {Reason: KeptAnySize, Base: 10}},
+		},
+		{
+			"up to the active one", segs, by(500, -1), now(4400, 40, 0), 30, false,
+			[]Kept{{Reason: KeptByTime, Base: 30, UntilMs: 4501}, {Reason: KeptAnySize, Base: 30}},
+		},
 		{"the active one too", segs, by(500, -1), now(9000, 40, 0), 40, false, nil},
-		{"below the high watermark", segs, by(500, -1), now(9000, 25, 0), 20, false,
-			[]Kept{{Reason: KeptHighWatermark, Base: 20}, {Reason: KeptAnySize, Base: 20}}},
-		{"the future", last(RetentionSegment{Base: 30, Next: 40, Size: 9, MaxTimestamp: 99000}), by(500, -1), now(9000, 40, 0), 30, false,
-			[]Kept{{Reason: KeptFutureTimestamp, Base: 30, UntilMs: 99501}, {Reason: KeptAnySize, Base: 30}}},
-		{"an empty active one", last(RetentionSegment{Base: 30, Next: 30, MaxTimestamp: NoAge}), by(500, -1), now(9000, 30, 0), 30, false,
-			[]Kept{{Reason: KeptEmpty, Base: 30}}},
-		{"by size", segs, by(-1, 250), now(9000, 40, 0), 10, false,
-			[]Kept{{Reason: KeptForever, Base: 10}, {Reason: KeptBySize, Base: 10, MissingBytes: 50}}},
-		{"no bytes at all", segs, by(-1, 0), now(9000, 40, 0), 30, false,
-			[]Kept{{Reason: KeptForever, Base: 30}, {Reason: KeptActiveSegment, Base: 30}}},
+		{
+			"below the high watermark", segs, by(500, -1), now(9000, 25, 0), 20, false,
+			[]Kept{{Reason: KeptHighWatermark, Base: 20}, {Reason: KeptAnySize, Base: 20}},
+		},
+		{
+			"the future", last(RetentionSegment{Base: 30, Next: 40, Size: 9, MaxTimestamp: 99000}), by(500, -1), now(9000, 40, 0), 30, false,
+			[]Kept{{Reason: KeptFutureTimestamp, Base: 30, UntilMs: 99501}, {Reason: KeptAnySize, Base: 30}},
+		},
+		{
+			"an empty active one", last(RetentionSegment{Base: 30, Next: 30, MaxTimestamp: NoAge}), by(500, -1), now(9000, 30, 0), 30, false,
+			[]Kept{{Reason: KeptEmpty, Base: 30}},
+		},
+		{
+			"by size", segs, by(-1, 250), now(9000, 40, 0), 10, false,
+			[]Kept{{Reason: KeptForever, Base: 10}, {Reason: KeptBySize, Base: 10, MissingBytes: 50}},
+		},
+		{
+			"no bytes at all", segs, by(-1, 0), now(9000, 40, 0), 30, false,
+			[]Kept{{Reason: KeptForever, Base: 30}, {Reason: KeptActiveSegment, Base: 30}},
+		},
 		{"compacted only", segs, RetentionPolicy{Ms: 0, Bytes: 0}, now(9000, 40, 0), 0, false, []Kept{{Reason: KeptPolicy}}},
 		{"the clock jumped", segs, by(500, -1), now(9000, 40, ClockJumped), 0, true, []Kept{{Reason: KeptClockJumped}, {Reason: KeptAnySize}}},
-		{"the clock jumped, size goes on", segs, by(500, 300), now(9000, 40, ClockJumped), 10, true,
-			[]Kept{{Reason: KeptClockJumped, Base: 10}, {Reason: KeptBySize, Base: 10, MissingBytes: 100}}},
+		{
+			"the clock jumped, size goes on", segs, by(500, 300), now(9000, 40, ClockJumped), 10, true,
+			[]Kept{{Reason: KeptClockJumped, Base: 10}, {Reason: KeptBySize, Base: 10, MissingBytes: 100}},
+		},
 		{"doubtful, all would go", segs, by(500, -1), now(9000, 40, ClockDoubtful), 0, true, []Kept{{Reason: KeptClockJumped}, {Reason: KeptAnySize}}},
-		{"doubtful, some stay", segs, by(500, -1), now(4400, 40, ClockDoubtful), 30, false,
-			[]Kept{{Reason: KeptByTime, Base: 30, UntilMs: 4501}, {Reason: KeptAnySize, Base: 30}}},
-		{"times without end", segs, by(math.MaxInt64, -1), now(9000, 40, 0), 0, false,
-			[]Kept{{Reason: KeptByTime, UntilMs: math.MaxInt64}, {Reason: KeptAnySize}}},
+		{
+			"doubtful, some stay", segs, by(500, -1), now(4400, 40, ClockDoubtful), 30, false,
+			[]Kept{{Reason: KeptByTime, Base: 30, UntilMs: 4501}, {Reason: KeptAnySize, Base: 30}},
+		},
+		{
+			"times without end", segs, by(math.MaxInt64, -1), now(9000, 40, 0), 0, false,
+			[]Kept{{Reason: KeptByTime, UntilMs: math.MaxInt64}, {Reason: KeptAnySize}},
+		},
 		{"nothing", nil, by(0, 0), now(9000, 0, 0), 0, false, nil},
 	} {
 		d := DecideRetention(c.segs, 0, c.policy, c.in)
@@ -79,8 +101,11 @@ func TestClockGuard(t *testing.T) {
 	}{
 		{"steady", 0, []look{{time.Hour, 0, ClockTrusted, false}, {time.Hour, time.Minute, ClockTrusted, false}, {time.Hour, -time.Minute, ClockTrusted, false}}},
 		{"a jump, accepted after the grace time", 0, []look{
-			{time.Hour, 365 * 24 * time.Hour, ClockJumped, true}, {time.Hour, 0, ClockJumped, false},
-			{22 * time.Hour, 0, ClockJumped, false}, {time.Hour, 0, ClockTrusted, false}, {time.Hour, 0, ClockTrusted, false},
+			{time.Hour, 365 * 24 * time.Hour, ClockJumped, true},
+			{time.Hour, 0, ClockJumped, false},
+			{22 * time.Hour, 0, ClockJumped, false},
+			{time.Hour, 0, ClockTrusted, false},
+			{time.Hour, 0, ClockTrusted, false},
 		}},
 		{"a jump that is taken back", 0, []look{{time.Hour, time.Hour, ClockJumped, true}, {time.Minute, -time.Hour, ClockTrusted, false}, {time.Hour, 0, ClockTrusted, false}}},
 		{"a second jump starts the grace time anew", 0, []look{
