@@ -139,17 +139,6 @@ func (b *broker) register() {
 	})
 }
 
-// tellAgain repeats the registration, with where the logs end now.
-func (b *broker) tellAgain() {
-	if b.epoch == model.NoBrokerEpoch {
-		return
-	}
-	req, to := b.registration(), b.w.guessController(b.n)
-	b.w.net.call(b.n, to, time.Second, func(answer func(any)) {
-		to.voter.ctl.ask(func(batch *ccore.Batch) (any, error) { return batch.RegisterBroker(req) }, answer)
-	}, func(any, callStatus) {})
-}
-
 func (b *broker) registration() *internalv1.RegisterBrokerRequest {
 	req := &internalv1.RegisterBrokerRequest{
 		Registration: &internalv1.BrokerRegistrationRecord{
@@ -219,6 +208,7 @@ func (b *broker) heartbeat() {
 		BrokerId: int32(b.n.id), BrokerEpoch: int64(b.epoch), MetadataOffset: uint64(b.image.Offset()),
 	}
 	own, known := b.image.Broker(b.n.id)
+	req.LogEnds = b.awaitedEnds()
 	req.WantStop = b.stopping
 	req.WantUnfence = !b.stopping && known && own.Epoch == b.epoch && own.Fenced
 	to := b.w.guessController(b.controller)
@@ -241,6 +231,24 @@ func (b *broker) heartbeat() {
 			}
 		}
 	})
+}
+
+// awaitedEnds tells where logs end that an election waits for, as far as the image in force says so.
+func (b *broker) awaitedEnds() []*internalv1.ReplicaState {
+	var ends []*internalv1.ReplicaState
+	for i, l := range b.n.disk.logs {
+		if l == nil {
+			continue
+		}
+		tp := b.w.parts[i].tp
+		if st, ok := b.image.Partition(tp); ok && st.Leader == model.NoNode && len(st.ISR)+len(st.ELR) == 0 {
+			end := l.end()
+			ends = append(ends, &internalv1.ReplicaState{
+				TopicId: tp.TopicID.Bytes(), Partition: tp.Partition, LogEndOffset: &end, LastLeaderEpoch: int32(l.lastEpoch()),
+			})
+		}
+	}
+	return ends
 }
 
 // overtaken is told that another registration came after this one: late, of an earlier process. It registers anew, or the

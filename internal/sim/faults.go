@@ -129,36 +129,6 @@ func (f *faults) inject() {
 	}
 }
 
-// operate is the operator: where all that could lead a partition have lost their seat and the controller that was told where
-// logs end is gone, the replicas are started anew, or repeat their registration, to tell it again.
-func (f *faults) operate() {
-	w := f.w
-	if f.ended {
-		return
-	}
-	w.after(3*time.Second, f.operate)
-	for _, p := range w.parts {
-		st, ok := w.raft.latest().Partition(p.tp)
-		if !ok || !w.oracle.stuck(p) {
-			continue
-		}
-		for _, id := range st.Replicas {
-			n := w.nodeOf(id)
-			if n.up && !n.frozen && n.toldTerm != w.raft.term && n.operated < 10 {
-				n.toldTerm = w.raft.term
-				n.operated++
-				if n == w.raft.leader { // the controller that must be told would go with it
-					n.broker.tellAgain()
-					continue
-				}
-				w.note("operator", int64(id), int64(p.index), 0, 0)
-				n.die(false)
-				f.restartLater(n)
-			}
-		}
-	}
-}
-
 // leader hits the leader of a partition, where it hurts most.
 func (f *faults) leader() {
 	w := f.w

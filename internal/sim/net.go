@@ -26,8 +26,6 @@ type node struct {
 	replaced, lostCache         bool // what was lost and has not been said at a registration yet
 	everReplaced, everLostCache bool
 
-	toldTerm, operated int // the Raft term in which the operator has started it anew, and how often
-
 	disk   *disk
 	broker *broker
 	voter  *voter // nil where it has no vote

@@ -189,7 +189,6 @@ func (w *world) play() {
 	start := w.now
 	w.producing = true
 	w.after(w.between(0, time.Second), w.faults.inject)
-	w.after(3*time.Second, w.faults.operate)
 	enough := func() bool {
 		return w.now-start >= w.cfg.virtual && w.faults.total() >= minFaults && w.produced >= minRecords
 	}
@@ -308,7 +307,7 @@ func (w *world) allWell() bool { return w.unwell() == "" }
 func (w *world) unwell() string {
 	image := w.raft.latest()
 	for _, p := range w.parts {
-		if w.oracle.stuck(p) || w.halted(p) {
+		if w.halted(p) {
 			continue
 		}
 		st, _ := image.Partition(p.tp)
