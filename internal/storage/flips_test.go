@@ -180,8 +180,11 @@ func checkFlipped(t *testing.T, mem *fsys.Mem, st *flipState, what string) (foun
 		}
 		if from > 0 {
 			prefix, bad, err := readAround(l, from)
-			if err != nil || bad || !bytes.HasPrefix(st.want, prefix) {
-				return false, fmt.Errorf("the intact beginning up to %d is not: %v", from, err)
+			if err != nil {
+				return false, err
+			}
+			if bad || !bytes.HasPrefix(st.want, prefix) {
+				return false, fmt.Errorf("the intact beginning up to %d is not", from)
 			}
 		}
 	}
