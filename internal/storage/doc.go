@@ -2,15 +2,16 @@
 // state of idempotent producers, the leader epoch cache, and the files of one data directory.
 //
 // It is a synchronous core. No method starts a goroutine, waits for time or reads a clock; the time comes in as an
-// argument and files are reached through internal/fsys alone, so that the simulator runs the very same code. The one
-// shell that lives here is [Syncer], the group commit of a data directory.
+// argument and files are reached through internal/fsys alone, so that the simulator runs the very same code. The
+// shells that live here are [Syncer], the group commit of a data directory, and the scrub that StartScrubber starts.
 //
 // # Directory
 //
 //	<data>/.lock                              held while the directory is open
+//	<data>/.reserve                           space that is given up when the disk is full
 //	<data>/meta.properties                    who this directory belongs to
 //	<data>/checkpoints.journal                recovery points, HighWatermarks, LogStartOffsets, epoch starts
-//	<data>/topics/<topic id>/<partition>/     one log: <base offset>.log, .index, .timeindex, .producers
+//	<data>/topics/<topic id>/<partition>/     one log: <base offset>.log, .index, .timeindex, .producers, .digest
 //
 // The formats are described in docs/format. Only segments and the journal are authoritative: indexes and producer
 // snapshots are hints that are checked when used and rebuilt from the segments on any doubt.
@@ -25,6 +26,14 @@
 //
 // A [Log] has one writer at a time (its methods that change it take the log's mutex); Read, OffsetForTime and the
 // positions may be called from any goroutine beside it and see an atomic snapshot. Sync may run beside the writer.
-// Locks are taken in the order Log.syncMu, Log.mu, journal.mu, Dir.mu; nothing outside the package is called back
+// Locks are taken in the order Log.syncMu, Log.mu, journal.mu, Dir.mu, and the small ones of space and descriptors last (a bound
+// on open files closes those of other logs with TryLock alone); nothing outside the package is called back
 // while one is held.
+//
+// # Damage
+//
+// Below the recovery point bytes that are no batch, and anywhere bytes that cannot be read, are [Damage]: the log serves what lies
+// around and takes no appends until DiscardDamage. Opening a log checks what lies above the recovery point; the rest is
+// checked when it is read (CRC, order) and by Log.Scrub, which also compares leader epochs and the digests of sealed segments.
+// [Offline] does the same without a broker. A full disk refuses appends ([SpaceError]) and damages nothing.
 package storage

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -270,4 +271,69 @@ func BenchmarkManyLogs(b *testing.B) {
 	b.ReportMetric(heap, "heap-B/partition")
 	b.ReportMetric(killed, "s-to-open-after-kill")
 	b.ReportMetric(clean, "s-to-open-after-stop")
+}
+
+// What the page cache costs: 96 MiB written in 64 KiB pieces to a file that grows, to one with space asked for ahead, and over
+// pages that are in the cache already (zeroed before, or written before: the same to the kernel), each with and without a sync.
+func BenchmarkPageCache(b *testing.B) {
+	const pieces = 1536
+	data, _ := speedBatch(b)
+	write := func(f fsys.File) {
+		for range pieces {
+			_, err := f.Append(data)
+			must(b, err)
+		}
+	}
+	for _, sync := range []bool{false, true} {
+		b.Run(fmt.Sprintf("sync-%t", sync), func(b *testing.B) {
+			dir := b.TempDir()
+			var grow, ahead, over []float64
+			for round := 0; b.Loop(); round++ {
+				for i, into := range []*[]float64{&grow, &ahead, &over} {
+					name := filepath.Join(dir, fmt.Sprint(round, i))
+					f := newBareFile(b, name)
+					switch i {
+					case 1:
+						must(b, f.Preallocate(pieces*int64(len(data))))
+					case 2:
+						write(f)
+						must(b, f.SyncData())
+					}
+					*into = append(*into, timed(b, f, data, pieces, i == 2, sync))
+					must(b, f.Close())
+					must(b, fsys.OS().Remove(name))
+				}
+			}
+			for name, took := range map[string][]float64{"grow-s": grow, "ahead-s": ahead, "over-s": over} {
+				slices.Sort(took)
+				b.ReportMetric(took[len(took)/2], name)
+			}
+		})
+	}
+}
+
+// timed writes the pieces, over what is there where again, and tells how many seconds it took.
+func timed(b *testing.B, f *bareFile, data []byte, pieces int, again, sync bool) float64 {
+	b.Helper()
+	var over *os.File
+	if again {
+		var err error
+		over, err = os.OpenFile(f.Name(), os.O_RDWR, 0) //nolint:gosec // the benchmark's own file
+		must(b, err)
+		defer func() { must(b, over.Close()) }()
+	}
+	began := time.Now()
+	for i := range pieces {
+		if again {
+			_, err := over.WriteAt(data, int64(i)*int64(len(data)))
+			must(b, err)
+			continue
+		}
+		_, err := f.Append(data)
+		must(b, err)
+	}
+	if sync {
+		must(b, f.SyncData())
+	}
+	return time.Since(began).Seconds()
 }

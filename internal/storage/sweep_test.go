@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"syscall"
 	"testing"
 
@@ -64,10 +65,24 @@ func sweepScript(mem *fsys.Mem, st *sweepState, script string, t testing.TB) err
 	return d.Close()
 }
 
+// sweepScripts are three by hand and the rest drawn: a append, s sync, c checkpoint, x clean close and open.
+func sweepScripts() []string {
+	scripts := []string{"aaasaaaacaaas", "aasctaaasc", "aaaaxaaasxaa"}
+	rng := rand.New(rand.NewPCG(7, 7))
+	for len(scripts) < 20 {
+		script := make([]byte, 4+rng.IntN(12))
+		for i := range script {
+			script[i] = "aaaaaassccx"[rng.IntN(11)]
+		}
+		scripts = append(scripts, string(script))
+	}
+	return scripts
+}
+
 // Every operation of every script fails once, by an I/O error and by a crash within it; after a power loss and after a
 // kill the durable prefix is there, and nothing but a prefix of what was appended.
 func TestEveryOperationFailsOnce(t *testing.T) {
-	for _, script := range []string{"aaasaaaacaaas", "aasctaaasc", "aaaaxaaasxaa"} {
+	for _, script := range sweepScripts() {
 		for _, fault := range []string{"error", "crash"} {
 			t.Run(script+"/"+fault, func(t *testing.T) {
 				count := fsys.NewMem(1, fsys.MemOptions{})
