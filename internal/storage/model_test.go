@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -474,7 +475,22 @@ func (x *logMachine) checkTime() {
 	}
 }
 
+// 33 runs of 100 checks, of 30 steps in the middle each: some 100,000 operations.
 func TestLogAgainstModel(t *testing.T) {
+	runs := 33
+	if testing.Short() {
+		runs = 1
+	}
+	for i := range runs {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			checkLogAgainstModel(t)
+		})
+	}
+}
+
+func checkLogAgainstModel(t *testing.T) {
+	t.Helper()
 	rapid.Check(t, func(rt *rapid.T) {
 		x := newLogMachine(rt, t)
 		steps := []struct {
