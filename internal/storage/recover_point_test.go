@@ -1,0 +1,139 @@
+package storage
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/penstock-io/penstock/internal/fsys"
+)
+
+// After a kill only what lies above the recovery point is checked, and the walk below begins at the newest snapshot within the
+// segment: producers, indexes and positions are what they were.
+func TestRecoveryBeginsAtTheSnapshotWithin(t *testing.T) {
+	for _, power := range []bool{false, true} {
+		mem := fsys.NewMem(3, fsys.MemOptions{})
+		d := openTestDir(t, mem)
+		cfg := Config{IndexIntervalBytes: 100, MaxBatchBytes: 1000}
+		l, err := d.CreateLog(testPartition(0), cfg)
+		must(t, err)
+		p := producerRef{id: 7}
+		var want []byte
+		put := func(n int) {
+			for i := range n {
+				data, h := makeBatch(t, p, i, 2, 100, int64(1000+l.LogEndOffset()))
+				res, err := l.AppendLeader([][]byte{data}, h, 1, 1)
+				must(t, err)
+				p.sequence += 2
+				want = append(want, stamped(data, res.BaseOffset, 1)...)
+			}
+		}
+		durable := func() {
+			_, err := l.Sync()
+			must(t, err)
+			must(t, d.Checkpoint(LogCheckpoint{Log: l, HighWatermark: l.LogEndOffset()}))
+		}
+		put(300)
+		l.mu.Lock()
+		l.snapshotWithin()
+		l.mu.Unlock()
+		put(20)
+		durable()
+		below := int64(len(want))
+		put(10)
+		if power {
+			_, err := l.Sync() // durable, and above the recovery point on file
+			must(t, err)
+			must(t, mem.SyncFS("data"))
+			mem = mem.Crash()
+		} else {
+			mem = mem.CrashProcess()
+		}
+		d = openTestDir(t, mem)
+		l, report, err := d.OpenLog(testPartition(0), cfg)
+		must(t, err)
+		if report.LostData() || report.ScannedBytes != int64(len(want))-below || l.LogEndOffset() != 660 {
+			t.Fatalf("power %t: checked %d bytes of %d: %+v", power, report.ScannedBytes, int64(len(want))-below, report)
+		}
+		if !l.index.partial {
+			t.Fatal("it was walked from its start")
+		}
+		if got := readAll(t, l, 500); !bytes.Equal(got, want) {
+			t.Fatalf("power %t: %d bytes of %d", power, len(got), len(want))
+		}
+		for _, at := range []int64{0, 10, 598, 600, 640, 659} {
+			if got, _, found, err := l.OffsetForTime(1000 + at&^1); err != nil || !found || got != at&^1 {
+				t.Fatalf("time of offset %d: %d, %t, %v", at, got, found, err)
+			}
+		}
+		data, h := makeBatch(t, producerRef{id: 7, sequence: p.sequence - 2}, 9, 2, 100, 1)
+		if res, err := l.AppendLeader([][]byte{data}, h, 1, 1); err != nil || !res.Duplicate || res.BaseOffset != 658 {
+			t.Fatalf("the last batch again: %+v, %v", res, err)
+		}
+		put(1)
+		if found, _ := scrubAll(t, l, 1<<20); len(found) > 0 {
+			t.Fatalf("%+v", found)
+		}
+		must(t, d.Close())
+	}
+}
+
+// Whatever a segment holds: it opens without a panic, what is served are whole batches in order, and opening again changes
+// nothing more.
+func FuzzSegmentRecovery(f *testing.F) {
+	good, _ := makeBatch(f, noProducer, 1, 2, 20, 1000)
+	f.Add(stamped(good, 0, 0), int64(0))
+	f.Add(append(stamped(good, 0, 0), stamped(good, 2, 0)...), int64(2))
+	f.Add(append(stamped(good, 0, 0), make([]byte, 100)...), int64(2))
+	f.Add(append(stamped(good, 0, 0), stamped(good, 7, 1)[:50]...), int64(9))
+	f.Fuzz(func(t *testing.T, data []byte, point int64) {
+		mem := fsys.NewMem(1, fsys.MemOptions{})
+		d := openTestDir(t, mem)
+		l, err := d.CreateLog(testPartition(0), Config{})
+		must(t, err)
+		_, err = l.active().file.Load().Append(data)
+		must(t, err)
+		must(t, mem.SyncFS("data"))
+		must(t, d.journal.commit(logUpdate{tp: testPartition(0), state: logState{recoveryPoint: max(point, 0)}}))
+		mem = mem.CrashProcess()
+		var end int64
+		for round := range 2 {
+			d = openTestDir(t, mem)
+			l, report, err := d.OpenLog(testPartition(0), Config{})
+			must(t, err)
+			if round == 1 && l.LogEndOffset() != end {
+				t.Fatalf("it ended at %d, and now at %d: %+v", end, l.LogEndOffset(), report)
+			}
+			end = l.LogEndOffset()
+			for at, reads := int64(0), 0; at < end && reads < 1000; reads++ {
+				res, err := l.Read(at, 1<<20, end, nil)
+				if err != nil || len(res.Data) == 0 {
+					break
+				}
+				if res.NextOffset <= at {
+					t.Fatalf("read at %d goes back to %d", at, res.NextOffset)
+				}
+				at = res.NextOffset
+			}
+			var c ScrubCursor
+			for range 10 {
+				res, err := l.Scrub(&c, 1<<20)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if res.Done {
+					break
+				}
+			}
+			mem = mem.CrashProcess()
+		}
+	})
+}
+
+func FuzzDigest(f *testing.F) {
+	f.Add(SegmentDigest{BaseOffset: 1, NextOffset: 5, SizeBytes: 100, Batches: 2, Sum: 7}.encode())
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if d, err := decodeDigest(data); err == nil && !bytes.Equal(d.encode(), data) {
+			t.Fatalf("%+v does not encode to what it was read from", d)
+		}
+	})
+}
