@@ -80,7 +80,7 @@ func (t *Thinner) Kept() (records, tombstones int) { return int(t.kept), int(t.t
 func (t *Thinner) Dropped() int { return int(t.it.index - t.kept) }
 
 // Append appends the batch with the kept records alone to dst. A horizon of at least 0 becomes the batch's delete horizon,
-// unless it has one. The maximal timestamp becomes that of the kept records. Without kept records it is AppendEmpty.
+// unless it has one, or timestamps out of any range. The maximal timestamp becomes that of the kept records. Without kept records it is AppendEmpty.
 func (t *Thinner) Append(dst []byte, horizon int64) ([]byte, error) {
 	h := t.it.header
 	if t.kept == 0 {
@@ -92,12 +92,11 @@ func (t *Thinner) Append(dst []byte, horizon int64) ([]byte, error) {
 	}
 	body := t.body
 	if _, has := h.DeleteHorizon(); horizon >= 0 && !has {
-		var err error
-		if body, err = t.rebase(horizon); err != nil {
-			return dst, err
+		if rebased, ok := t.rebase(horizon); ok {
+			body = rebased
+			h.Attributes |= attrDeleteHorizon
+			h.BaseTimestamp = horizon
 		}
-		h.Attributes |= attrDeleteHorizon
-		h.BaseTimestamp = horizon
 	}
 	if h.TimestampType() == CreateTime {
 		h.MaxTimestamp = t.maxKept
@@ -121,21 +120,28 @@ func (t *Thinner) Append(dst []byte, horizon int64) ([]byte, error) {
 	return dst, nil
 }
 
-// rebase writes the kept records with timestamp deltas that refer to base.
-func (t *Thinner) rebase(base int64) ([]byte, error) {
-	out, shift := t.scratch[:0], t.it.header.BaseTimestamp-base
+// rebase writes the kept records with timestamp deltas that refer to base; false where a delta leaves 64 bits.
+func (t *Thinner) rebase(base int64) ([]byte, bool) {
+	out, old := t.scratch[:0], t.it.header.BaseTimestamp
+	shift := old - base // base is not negative
+	if shift > old {
+		return nil, false
+	}
 	for rest := t.body; len(rest) > 0; {
 		begin, end, fault := recordSpan(rest)
 		if fault != "" {
-			return nil, fmt.Errorf("%w: base offset %d: %s", ErrCorruptBatch, t.it.header.BaseOffset, fault)
+			return nil, false
 		}
 		p := rest[begin:end]
 		rest = rest[end:]
 		delta, i := varint64(p, 1)
 		if i < 0 {
-			return nil, fmt.Errorf("%w: base offset %d: %s", ErrCorruptBatch, t.it.header.BaseOffset, faultTimestamp)
+			return nil, false
 		}
-		delta += shift
+		delta, ok := addTimestamp(shift, delta)
+		if !ok {
+			return nil, false
+		}
 		size := 1 + varintSize(delta) + len(p) - i
 		at := len(out)
 		out = slices.Grow(out, varintSize(int64(size))+size)[:at+varintSize(int64(size))+size]
@@ -145,7 +151,7 @@ func (t *Thinner) rebase(base int64) ([]byte, error) {
 		copy(out[at:], p[i:])
 	}
 	t.scratch = out
-	return out, nil
+	return out, true
 }
 
 // AppendEmpty appends to dst what is left of the batch of h when compaction has removed all its records: the header, with

@@ -328,9 +328,32 @@ func (cl *Cleaning) Step(maxBytes int64) (bytes int64, done bool, err error) {
 	}
 	if err != nil {
 		cl.phase = cleaningDone
+		if !cl.current() {
+			err = fmt.Errorf("%w: %w", errCleaningStopped, err)
+		}
 		err = fmt.Errorf("clean log %s: %w", cl.log.tp, err)
 	}
 	return cl.work() - before, cl.phase == cleaningDone, err
+}
+
+// current says whether what is being read is still the log's: errors of what was cut, trimmed or deleted say nothing.
+func (cl *Cleaning) current() bool {
+	reading := cl.segments[min(cl.at, len(cl.segments)):]
+	if g := cl.copying; g != nil {
+		reading = g.sources[min(g.at, len(g.sources)):]
+	}
+	l := cl.log
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	for _, s := range reading[:min(1, len(reading))] {
+		if !slices.Contains(l.segs, s) && !slices.Contains(l.trimmed, s) {
+			return false
+		}
+	}
+	return true
 }
 
 func (cl *Cleaning) work() int64 {

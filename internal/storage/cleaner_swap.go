@@ -33,12 +33,12 @@ func parseSwapName(name string) (base, end int64, ok bool) {
 	if !ok || len(name) != 41 || name[20] != '-' {
 		return 0, 0, false
 	}
-	base, err := strconv.ParseInt(name[:20], 10, 64)
+	first, err := strconv.ParseUint(name[:20], 10, 63) // no signs
 	if err != nil {
 		return 0, 0, false
 	}
-	end, err = strconv.ParseInt(name[21:], 10, 64)
-	return base, end, err == nil && base >= 0 && end > base
+	behind, err := strconv.ParseUint(name[21:], 10, 63)
+	return int64(first), int64(behind), err == nil && behind > first //nolint:gosec // 63 bits
 }
 
 // replace lets the synced new segment of g take the place of its sources. replaced says that it has; an error beside it wraps
