@@ -72,4 +72,8 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    # All is closed and written. Debian's grpcio can hang in its own threads while the interpreter ends: leave without that.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
