@@ -8,7 +8,7 @@ import (
 )
 
 // syncTogether is how many waiting logs make one sync of the whole file system cheaper than one of each file, in parallel:
-// docs/adr/0005-syncs-of-many-partitions.md has the figures.
+// docs/adr/0002-syncs-of-many-partitions.md has the figures.
 const syncTogether = 16
 
 // syncsTogether says whether the system can sync a file system with one call.
