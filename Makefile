@@ -87,6 +87,7 @@ verify-generated: $(TOOLS)
 	$(GO) run ./internal/model/errgen > "$$fresh/error_code.proto"; \
 	diff -u $(ERROR_CODES) "$$fresh/error_code.proto" && \
 	$(GO) run ./internal/metadata/settingsgen | diff -u docs/topic-settings.md - && \
+	$(GO) run ./internal/broker/metricsgen | diff -u docs/metrics.md - && \
 	$(BUF) generate --template api/buf.gen.yaml -o "$$fresh" && \
 	diff -ru api/gen "$$fresh/api/gen" || { echo "generated code is not up to date: run make generate"; exit 1; }
 
@@ -121,6 +122,8 @@ generate: $(TOOLS) ## Generate the error codes and pages from their tables, and 
 	mv $(ERROR_CODES).new $(ERROR_CODES)
 	$(GO) run ./internal/metadata/settingsgen > docs/topic-settings.md.new
 	mv docs/topic-settings.md.new docs/topic-settings.md
+	$(GO) run ./internal/broker/metricsgen > docs/metrics.md.new
+	mv docs/metrics.md.new docs/metrics.md
 	$(BUF) generate --template api/buf.gen.yaml
 
 

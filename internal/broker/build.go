@@ -139,7 +139,11 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 			seatsLost++
 		}
 	}
-	n.log.Info("recovered", "took", n.clock.Now().Sub(began).Round(time.Millisecond), "logs", len(replicas), "seats_lost", seatsLost)
+	took := n.clock.Now().Sub(began)
+	n.log.Info("recovered", "took", took.Round(time.Millisecond), "logs", len(replicas), "seats_lost", seatsLost)
+	if err := n.recovered(took, len(replicas), seatsLost); err != nil {
+		return err
+	}
 	n.replicas.Start(n.groups.replicas)
 	if err := n.startScrub(); err != nil {
 		return err
@@ -216,7 +220,7 @@ func (n *Node) startGossip(context.Context) (err error) {
 	n.gossip, err = membership.Start(membership.Config{
 		NodeID: n.cfg.NodeID, PeerAddress: n.cfg.PeerListener.Advertised,
 		Bind: n.cfg.GossipListener.Bind, Advertised: n.cfg.GossipListener.Advertised, Seeds: otherSeeds(n.cfg),
-		Key: n.cfg.GossipKey, Logger: n.log, Clock: n.clock,
+		Key: n.cfg.GossipKey, Logger: n.log, Clock: n.clock, Metrics: n.registry.Registerer(),
 	}, n.groups.gossip)
 	if errors.Is(err, membership.ErrBind) {
 		return fmt.Errorf("%w: %w", ErrAddressInUse, err)

@@ -1,19 +1,12 @@
 package broker
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/penstock-io/penstock/internal/storage"
 )
 
 // startScrub begins the background check of everything on the disk.
 func (n *Node) startScrub() error {
-	damages := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "scrub_damages_total", Help: "Places where the scrub found bytes that are not what was written.",
-	})
-	checked := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "scrub_checked_bytes_total", Help: "Bytes that the scrub has checked, counted at the end of each round.",
-	})
+	damages, checked := metricScrubDamages.Counter(), metricScrubChecked.Counter()
 	if err := n.registry.Register(damages, checked); err != nil {
 		return err
 	}

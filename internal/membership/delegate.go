@@ -52,6 +52,7 @@ func (e events) hint(kind HintKind, node *memberlist.Node) {
 	if !ok {
 		return
 	}
+	e.g.metrics.event(kind)
 	select {
 	case e.g.hints <- Hint{Kind: kind, Member: member}:
 	default:

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
@@ -39,6 +40,7 @@ type Config struct {
 	Key         []byte   // 32 bytes; nil gossips in the clear
 	Logger      *slog.Logger
 	Clock       lifecycle.Clock
+	Metrics     prometheus.Registerer // nil registers none
 }
 
 // HintKind says what seems to have happened.
@@ -82,6 +84,7 @@ type Gossip struct {
 	cfg       Config
 	settings  *memberlist.Config
 	transport *memberlist.NetTransport
+	metrics   *metrics
 	trace     tracer
 	joined    sync.Once
 	cluster   chan model.UUID // gets the cluster once
@@ -94,6 +97,9 @@ type Gossip struct {
 func Start(cfg Config, group *lifecycle.Group) (*Gossip, error) {
 	g := &Gossip{cfg: cfg, trace: newTracer(cfg.NodeID), cluster: make(chan model.UUID, 1), hints: make(chan Hint, hintQueue)}
 	var err error
+	if g.metrics, err = g.newMetrics(cfg.Metrics); err != nil {
+		return nil, err
+	}
 	if g.settings, err = g.makeSettings(); err != nil {
 		return nil, err
 	}
@@ -146,7 +152,7 @@ func (g *Gossip) makeSettings() (*memberlist.Config, error) {
 	settings.DeadNodeReclaimTime = reclaimTime
 	settings.Logger = telemetry.StdLog(g.cfg.Logger.With("component", "gossip"))
 	settings.Delegate = metadata(meta)
-	settings.Events = events{g}
+	settings.Events, settings.Ping = events{g}, pings{g.metrics}
 	if settings.BindAddr, settings.BindPort, err = resolve(g.cfg.Bind); err != nil {
 		return nil, err
 	}
@@ -181,7 +187,7 @@ func (g *Gossip) refuse(conn net.Conn) {
 func (g *Gossip) gossip(ctx context.Context, cluster model.UUID) error {
 	var list *memberlist.Memberlist
 	var err error
-	g.settings.Label, g.settings.Transport = cluster.String(), g.transport
+	g.settings.Label, g.settings.Transport = cluster.String(), countedTransport{g.transport, g.metrics}
 	g.trace.do(func() { list, err = memberlist.Create(g.settings) })
 	if err != nil {
 		return errors.Join(fmt.Errorf("start the gossip: %w", err), g.discard())
@@ -190,7 +196,10 @@ func (g *Gossip) gossip(ctx context.Context, cluster model.UUID) error {
 	for {
 		if len(g.cfg.Seeds) > 0 {
 			g.trace.do(func() {
-				if _, err := list.Join(g.cfg.Seeds); err != nil {
+				if _, err := list.Join(g.cfg.Seeds); err == nil {
+					g.metrics.joins.Inc()
+				} else {
+					g.metrics.joinsFailed.Inc()
 					g.cfg.Logger.Debug("no gossip seed answers", "error", err)
 				}
 			})

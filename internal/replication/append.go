@@ -129,8 +129,11 @@ func (m *Manager) appendLocked(p *partition, req *AppendRequest, fx *effects) (r
 		p.waiting.add(req.Acks, w)
 	}
 	if !res.Duplicate {
+		appended := m.opts.Clock.Now()
+		m.metrics.append.Observe(appended.Sub(wall).Seconds())
 		m.metrics.appendedBytes.Add(float64(req.Header.Size()))
-		m.apply(p, p.replica.LocalAppend(res.LogEndOffset, m.now()), fx)
+		p.traffic.in(int64(receipt.Count), int64(req.Header.Size()))
+		m.apply(p, p.replica.LocalAppend(res.LogEndOffset, appended.Sub(m.started)), fx)
 		fx.sync = fx.sync || p.replica.FlushMode() == core.FlushFsync
 	}
 	// A duplicate, and in os mode the position, may be complete already.

@@ -38,6 +38,7 @@ func (m *Manager) dropUnknown(image *metadata.Image, delta *metadata.Delta, firs
 			return core.Output{}
 		})
 		m.retire(p)
+		m.topics.leave(p.traffic)
 	}
 }
 

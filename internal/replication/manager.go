@@ -158,8 +158,12 @@ type Manager struct {
 	metrics *metrics
 
 	pending atomic.Int64 // bytes appended and not yet acknowledged
-	failed  atomic.Pointer[error]
-	subID   atomic.Uint64 // ids of subscriptions
+	// What metrics show beside metrics.
+	waitingAppends atomic.Int64
+	topics         topicTraffic
+	lags           atomic.Pointer[lags]
+	failed         atomic.Pointer[error]
+	subID          atomic.Uint64 // ids of subscriptions
 
 	publishMu sync.Mutex // one image at a time; taken before mu
 

@@ -22,6 +22,8 @@ type partition struct {
 	seen atomic.Pointer[roleView]
 	hw   atomic.Int64
 
+	traffic *traffic // of its topic
+
 	watch watchers
 
 	mu           sync.Mutex

@@ -39,6 +39,7 @@ func (m *Manager) Publish(image *metadata.Image, delta *metadata.Delta) {
 // publish does the work of Publish. The caller holds publishMu.
 func (m *Manager) publish(image *metadata.Image, delta *metadata.Delta) {
 	m.mu.Lock()
+	before := m.image
 	m.image = image
 	self, ok := image.Broker(m.opts.NodeID)
 	first := !m.caughtUp && ok && m.brokerEpoch != model.NoBrokerEpoch && self.Epoch == m.brokerEpoch
@@ -48,6 +49,7 @@ func (m *Manager) publish(image *metadata.Image, delta *metadata.Delta) {
 	if !goesOn {
 		return
 	}
+	m.countISR(before, image, delta.Partitions)
 	m.dropUnknown(image, delta, first)
 	if first || delta.All || len(delta.Brokers) > 0 {
 		for topic := range image.Topics() {
@@ -91,7 +93,7 @@ func (m *Manager) publishPartition(image *metadata.Image, topic *metadata.Topic,
 			return
 		}
 		var err error
-		if p, err = m.addPartition(tp, settings); err != nil {
+		if p, err = m.addPartition(tp, topic.Name, settings); err != nil {
 			m.opts.Logger.Error("the log of a new replica cannot be made", "partition", tp.String(), "error", err)
 			return
 		}
@@ -115,7 +117,7 @@ func (m *Manager) publishPartition(image *metadata.Image, topic *metadata.Topic,
 }
 
 // addPartition opens the log of a replica, or makes it.
-func (m *Manager) addPartition(tp model.TopicPartition, settings metadata.TopicSettings) (*partition, error) {
+func (m *Manager) addPartition(tp model.TopicPartition, topic string, settings metadata.TopicSettings) (*partition, error) {
 	m.mu.Lock()
 	have, found := m.found[tp]
 	delete(m.found, tp)
@@ -142,6 +144,7 @@ func (m *Manager) addPartition(tp model.TopicPartition, settings metadata.TopicS
 	state := p.logState()
 	state.HighWatermark = max(state.HighWatermark, highWatermark)
 	p.replica = core.NewReplica(m.opts.NodeID, epoch, m.opts.Core, state, log)
+	p.traffic = m.topics.join(topic)
 	p.waiting.m = m
 	p.watch.p = p
 	p.hw.Store(p.replica.Log().HighWatermark)

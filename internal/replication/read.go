@@ -110,6 +110,9 @@ func (r *Reader) Read(maxBytes int, buf []byte) (ReadResult, error) {
 	return res, nil
 }
 
+// CountOut counts batches of Read that were sent to a consumer.
+func (r *Reader) CountOut(batches, records, bytes int64) { r.p.traffic.out(batches, records, bytes) }
+
 // Notify calls wake once, as soon as the HighWatermark is above the reader's offset or the leadership has changed: at
 // once where that is so already. wake must not block; it may be called before Notify returns. cancel takes it back.
 func (r *Reader) Notify(wake func()) (cancel func()) {

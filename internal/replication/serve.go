@@ -409,6 +409,7 @@ func (s *serverStream) fill(sub *serverSub, order core.FrameOrder, frame *wire.R
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.m.metrics.sentBytes.Add(float64(bytes))
 	if !sub.dropped {
 		sub.underWay += bytes
 		s.underWay += bytes

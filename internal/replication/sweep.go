@@ -121,9 +121,11 @@ func (m *Manager) rollAged(p *partition, nowMs int64) {
 func (m *Manager) checkpoint(all []*partition) error {
 	var items []storage.LogCheckpoint
 	now := m.opts.Clock.Now().UnixMilli()
+	behind := lags{}
 	for _, p := range all {
 		p.mu.Lock()
 		m.rollAged(p, now)
+		behind.note(p, m.now())
 		at := p.replica.Log()
 		noted := checkpointed{at, p.replica.LeaderEpoch(), p.log.SegmentCount()}
 		flush := !p.closed && noted.wantsFlush(p.checkpointed)
@@ -136,6 +138,7 @@ func (m *Manager) checkpoint(all []*partition) error {
 			m.requestSync(p.log)
 		}
 	}
+	m.lags.Store(&behind)
 	if len(items) == 0 {
 		return nil
 	}

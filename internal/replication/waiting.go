@@ -66,6 +66,7 @@ func (q *waitQueue) add(acks Acks, w waiter) {
 		kind = acksLeader
 	}
 	q.queues[kind].push(w)
+	q.m.waitingAppends.Add(1)
 }
 
 // complete ends the appends of a kind that lie wholly below upTo. The caller holds p.mu.
@@ -98,6 +99,7 @@ func (q *waitQueue) expire(p *partition, now time.Time, fx *effects) {
 				f.push(w)
 				continue
 			}
+			q.m.metrics.expired.Inc()
 			q.finish(w, &IndefiniteError{Err: q.timedOut(p, ackKind(kind))}, fx) //nolint:gosec // 0 or 1
 		}
 	}
@@ -114,6 +116,7 @@ func (q *waitQueue) timedOut(p *partition, kind ackKind) *model.Error {
 
 func (q *waitQueue) finish(w waiter, err error, fx *effects) {
 	q.m.pending.Add(-w.size)
+	q.m.waitingAppends.Add(-1)
 	receipt := w.receipt
 	if err != nil {
 		receipt = Receipt{}

@@ -1,7 +1,6 @@
 package telemetry
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
 
@@ -12,6 +11,18 @@ import (
 
 // MetricPrefix stands before the name of every metric of Penstock.
 const MetricPrefix = "penstock_"
+
+var (
+	metricTable = &MetricTable{}
+
+	buildInfo = metricTable.Add(Metric{
+		Name: "build_info", Kind: KindGauge, Labels: []string{"version", "revision", "go_version"},
+		Help: "Always 1; the labels tell the version of the binary.",
+	})
+)
+
+// Metrics are the metrics that NewRegistry registers itself, those of the runtime and the process left out.
+func Metrics() []Metric { return metricTable.Metrics() }
 
 // Registry holds the metrics of one node. Nodes that share a process have one each. It is safe for concurrent use.
 type Registry struct {
@@ -27,14 +38,8 @@ func NewRegistry() *Registry {
 		prefixed: prometheus.WrapRegistererWithPrefix(MetricPrefix, registry),
 	}
 	build := Build()
-	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "build_info",
-		Help: "Always 1; the labels tell the version of the binary.",
-		ConstLabels: prometheus.Labels{
-			"version": build.Version, "revision": build.Revision, "go_version": build.GoVersion,
-		},
-	})
-	info.Set(1)
+	info := buildInfo.GaugeVec()
+	info.WithLabelValues(build.Version, build.Revision, build.GoVersion).Set(1)
 	registry.MustRegister(
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.prefixed.MustRegister(info)
@@ -44,12 +49,7 @@ func NewRegistry() *Registry {
 // Register adds collectors; their names get MetricPrefix. It fails when a name is taken or not valid, and keeps those
 // that were added before.
 func (r *Registry) Register(cs ...prometheus.Collector) error {
-	for _, c := range cs {
-		if err := r.prefixed.Register(c); err != nil {
-			return fmt.Errorf("register a metric: %w", err)
-		}
-	}
-	return nil
+	return RegisterAll(r.prefixed, cs...)
 }
 
 // Registerer adds MetricPrefix to the names of what is registered through it. It is what promauto.With takes.

@@ -350,7 +350,18 @@ func (r *Replica) ISR() []model.NodeID { return slices.Clone(r.lead.isr) }
 // ISRSize is the size of the in-sync set in force; 0 unless leading.
 func (r *Replica) ISRSize() int { return len(r.lead.isr) }
 
-// UnderReplicated says whether a leader has replicas that are not in sync.
-func (r *Replica) UnderReplicated() bool {
-	return r.role == RoleLeader && len(r.lead.isr) < len(r.lead.followers)+1
+// EachLag tells, on a leader, how far each follower is behind: in records of its position, and for how long, 0 for one that
+// has everything.
+func (r *Replica) EachLag(now time.Duration, tell func(id model.NodeID, records int64, behind time.Duration)) {
+	if r.role != RoleLeader {
+		return
+	}
+	for i := range r.lead.followers {
+		f := &r.lead.followers[i]
+		records, behind := r.log.End-max(r.position(f.ends), r.log.Start), time.Duration(0)
+		if !f.lag.caughtUp {
+			behind = now - f.lag.since
+		}
+		tell(f.ID, max(records, 0), max(behind, 0))
+	}
 }
