@@ -156,7 +156,8 @@ func checkFlipped(t *testing.T, mem *fsys.Mem, st *flipState, what string) (foun
 		}
 		if res.Damage != nil {
 			found = true
-			must(t, l.MarkDamaged(*res.Damage))
+			_, err := l.MarkDamaged(*res.Damage)
+			must(t, err)
 		}
 		done = res.Done
 	}

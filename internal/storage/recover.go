@@ -22,6 +22,7 @@ type recovery struct {
 	scanned   []EpochStart // epoch starts found in scanned segments
 	ends      []int64      // where the last batch of each of them ends
 	touched   bool         // files were created, cut or removed
+	marked    bool         // damage was found while the log was open, and is on file
 	entries   []indexEntry // what the offset index of the segment being scanned knew
 }
 
@@ -73,6 +74,9 @@ func (r *recovery) run() error {
 		}
 	}
 	l.epochs.starts = mergeEpochs(believable(r.saved.epochs, r.scanned, r.ends), r.scanned, l.end)
+	if err := r.remember(); err != nil {
+		return err
+	}
 	return r.finish()
 }
 
@@ -134,6 +138,8 @@ func (r *recovery) list() error {
 				r.snapshots = append(r.snapshots, offset)
 			} else if base, ok := parseFileName(info.Name, digestSuffix); ok {
 				r.digests = append(r.digests, base)
+			} else if info.Name == marksName {
+				r.marked = true
 			}
 		}
 	}

@@ -45,7 +45,9 @@ type Damage struct {
 	// Reason is what was wrong there.
 	Reason string
 
-	behind int64 // position of the batch that begins at To, in the same file; 0 where To lies in another
+	behind   int64    // position of the batch that begins at To, in the same file; 0 where To lies in another
+	byDigest bool     // each batch looks sound: only the segment's digest tells
+	segment  *segment // where it was found in an open log, or nil: once that is replaced the damage is gone
 }
 
 // RecoveryReport says what opening a log found and did.

@@ -19,6 +19,12 @@ type ScrubCursor struct {
 	bad     bool // damage was found in the segment: its digest says nothing
 }
 
+// ScrubFrom is a cursor that begins with the segment that holds offset.
+func ScrubFrom(offset int64) ScrubCursor { return ScrubCursor{offset: offset} }
+
+// Offset is where the scrub goes on: nothing below, from where it began, is left to check.
+func (c *ScrubCursor) Offset() int64 { return c.offset }
+
 // ScrubResult is what one step has done.
 type ScrubResult struct {
 	// Bytes were read and checked.
@@ -102,7 +108,7 @@ func (v *view) segmentEnd(i int) int64 {
 // damageOf is damage of segment i from a position to the segment's end; from is the first offset it may concern.
 func damageOf(v *view, i int, position int64, reason string) *Damage {
 	s := v.segs[i]
-	return &Damage{From: max(s.base, v.start), To: v.segmentEnd(i), File: s.logName(), Position: position, Reason: reason}
+	return &Damage{From: max(s.base, v.start), To: v.segmentEnd(i), File: s.logName(), Position: position, Reason: reason, segment: s}
 }
 
 // scrubBatches checks batches of segment i from the cursor on.
@@ -174,31 +180,14 @@ func (l *Log) scrubDigest(v *view, i int, c *ScrubCursor) *Damage {
 		if noted.Sum == c.sum.sum && noted.Batches == c.sum.batches || s.gone.Load() {
 			return nil
 		}
-		return damageOf(v, i, 0, fmt.Sprintf("digest %016x of %d batches, %016x of %d when the segment was sealed: "+
+		d := damageOf(v, i, 0, fmt.Sprintf("digest %016x of %d batches, %016x of %d when the segment was sealed: "+
 			"an offset, a length or a leader epoch was altered", c.sum.sum, c.sum.batches, noted.Sum, noted.Batches))
+		d.byDigest = true
+		return d
 	}
 	if s.gone.Load() || !slices.Contains(l.view.Load().segs, s) {
 		return nil
 	}
 	_ = writeHint(l.fs, s.digestName(), s.digestOf(c.sum).encode()) //nolint:errcheck // a hint; the next scrub tries again
-	return nil
-}
-
-// MarkDamaged takes note of damage that Scrub or Read has found while the log was open. As with damage found at the opening,
-// the log takes no appends and serves what lies around until DiscardDamage. What does not lie within the log is ignored.
-func (l *Log) MarkDamaged(d Damage) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.usable(); err != nil {
-		return err
-	}
-	d.From, d.To = max(d.From, l.start), min(d.To, l.end)
-	if d.From >= d.To || slices.ContainsFunc(l.damages, func(k Damage) bool { return k.From <= d.From && d.To <= k.To }) {
-		return nil
-	}
-	damages := append(slices.Clone(l.damages), d)
-	slices.SortFunc(damages, func(a, b Damage) int { return int(max(-1, min(1, a.From-b.From))) })
-	l.damages, l.damage = damages, &damages[0]
-	l.publish()
 	return nil
 }

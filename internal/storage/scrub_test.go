@@ -62,7 +62,8 @@ func TestScrubFindsWhatNoCRCCovers(t *testing.T) {
 				if len(found) == 0 || found[0].File != dir+"/"+fileName(base, segmentSuffix) || found[0].From > base+4 || found[0].To <= base {
 					t.Fatalf("sealed %t: %+v", sealed, found)
 				}
-				must(t, l.MarkDamaged(found[0]))
+				_, err = l.MarkDamaged(found[0])
+				must(t, err)
 				if _, err := l.Read(found[0].From, 1, 20, nil); !errors.Is(err, ErrCorruptLog) {
 					t.Fatalf("read within: %v", err)
 				}

@@ -19,6 +19,8 @@ type ScrubOptions struct {
 	Interval time.Duration
 	// OnDamage is told of each damage found, on the scrub's goroutine. It may call MarkDamaged and DiscardDamage.
 	OnDamage func(l *Log, d Damage)
+	// OnLog is told of each log that was seen to its end, on the scrub's goroutine; nil is nobody.
+	OnLog func(l *Log)
 	// OnRound is told when all logs were seen, with the bytes checked in the round; nil is nobody.
 	OnRound func(checkedBytes int64)
 	// Clock is where time comes from.
@@ -76,6 +78,9 @@ func scrubRound(ctx context.Context, d *Dir, o ScrubOptions) (checked int64, err
 			if err := lifecycle.Sleep(ctx, o.Clock, max(pause, time.Microsecond)); err != nil {
 				return checked, err
 			}
+		}
+		if o.OnLog != nil {
+			o.OnLog(l)
 		}
 	}
 	return checked, nil

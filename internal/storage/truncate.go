@@ -116,6 +116,7 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	}
 	l.producers = producers
 	l.damage, l.damages = nil, nil
+	l.forgetMarks()
 	if l.durable.Load() > newEnd {
 		l.durable.Store(newEnd)
 	}
@@ -391,6 +392,7 @@ func (l *Log) reset(start int64, state *producerState) error {
 	l.beginActive(s)
 	l.start, l.end, l.checkpointed = start, start, saved.highWatermark
 	l.epochs, l.producers, l.damage, l.damages, l.dirtyDir = epochCache{}, state, nil, nil, false
+	l.forgetMarks()
 	l.durable.Store(start)
 	l.publish()
 	l.dir.files.keep(s, l)

@@ -124,6 +124,8 @@ func (v *logVerifier) list() error {
 		case hint, segment && !info.Dir:
 		case strings.HasSuffix(info.Name, corruptSuffix):
 			v.o.note(SeverityNote, name, -1, -1, "a damaged segment that was set aside", "kept, not used; remove it by hand when it is not wanted")
+		case info.Name == marksName:
+			v.o.note(SeverityNote, name, -1, -1, "a list of what a running broker found damaged", "looked at again, and fetched anew from the leader")
 		case strings.HasSuffix(info.Name, tempSuffix):
 			v.o.note(SeverityNote, name, -1, -1, "a file that was not finished", "removed")
 		default:
