@@ -74,6 +74,59 @@ func (QuorumState) EnumDescriptor() ([]byte, []int) {
 	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{0}
 }
 
+// TroubleKind says what is wrong with a replica.
+type TroubleKind int32
+
+const (
+	// Not said.
+	TroubleKind_TROUBLE_KIND_UNSPECIFIED TroubleKind = 0
+	// Bytes of its log are not what was written.
+	TroubleKind_TROUBLE_KIND_DAMAGED TroubleKind = 1
+	// Its log and its leader's differ, though each agrees with its own checksums.
+	TroubleKind_TROUBLE_KIND_DIFFERS TroubleKind = 2
+)
+
+// Enum value maps for TroubleKind.
+var (
+	TroubleKind_name = map[int32]string{
+		0: "TROUBLE_KIND_UNSPECIFIED",
+		1: "TROUBLE_KIND_DAMAGED",
+		2: "TROUBLE_KIND_DIFFERS",
+	}
+	TroubleKind_value = map[string]int32{
+		"TROUBLE_KIND_UNSPECIFIED": 0,
+		"TROUBLE_KIND_DAMAGED":     1,
+		"TROUBLE_KIND_DIFFERS":     2,
+	}
+)
+
+func (x TroubleKind) Enum() *TroubleKind {
+	p := new(TroubleKind)
+	*p = x
+	return p
+}
+
+func (x TroubleKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TroubleKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_penstock_internal_v1_controller_proto_enumTypes[1].Descriptor()
+}
+
+func (TroubleKind) Type() protoreflect.EnumType {
+	return &file_penstock_internal_v1_controller_proto_enumTypes[1]
+}
+
+func (x TroubleKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TroubleKind.Descriptor instead.
+func (TroubleKind) EnumDescriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{1}
+}
+
 // ProbeRequest asks who lives here.
 type ProbeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -458,7 +511,9 @@ type HeartbeatRequest struct {
 	Goodbye bool `protobuf:"varint,6,opt,name=goodbye,proto3" json:"goodbye,omitempty"`
 	// Where logs end now, of partitions that all who could lead have lost their seat in (see ReplicaState.log_end_offset). The
 	// active controller forgets what it was told when it changes; a broker repeats it as long as such partitions wait.
-	LogEnds       []*ReplicaState `protobuf:"bytes,7,rep,name=log_ends,json=logEnds,proto3" json:"log_ends,omitempty"`
+	LogEnds []*ReplicaState `protobuf:"bytes,7,rep,name=log_ends,json=logEnds,proto3" json:"log_ends,omitempty"`
+	// Replicas of the broker that something is wrong with, at most 1000; all others are in order.
+	Troubles      []*ReplicaTrouble `protobuf:"bytes,8,rep,name=troubles,proto3" json:"troubles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -542,6 +597,104 @@ func (x *HeartbeatRequest) GetLogEnds() []*ReplicaState {
 	return nil
 }
 
+func (x *HeartbeatRequest) GetTroubles() []*ReplicaTrouble {
+	if x != nil {
+		return x.Troubles
+	}
+	return nil
+}
+
+// ReplicaTrouble is a replica that something is wrong with.
+type ReplicaTrouble struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic id, 16 bytes.
+	TopicId []byte `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Partition number.
+	Partition int32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// What is wrong.
+	Kind TroubleKind `protobuf:"varint,3,opt,name=kind,proto3,enum=penstock.internal.v1.TroubleKind" json:"kind,omitempty"`
+	// First offset concerned.
+	FromOffset int64 `protobuf:"varint,4,opt,name=from_offset,json=fromOffset,proto3" json:"from_offset,omitempty"`
+	// First offset behind that is not known to be concerned.
+	ToOffset int64 `protobuf:"varint,5,opt,name=to_offset,json=toOffset,proto3" json:"to_offset,omitempty"`
+	// Node id of the broker that holds the replica; unset in heartbeats.
+	BrokerId      int32 `protobuf:"varint,6,opt,name=broker_id,json=brokerId,proto3" json:"broker_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaTrouble) Reset() {
+	*x = ReplicaTrouble{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaTrouble) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaTrouble) ProtoMessage() {}
+
+func (x *ReplicaTrouble) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaTrouble.ProtoReflect.Descriptor instead.
+func (*ReplicaTrouble) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ReplicaTrouble) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *ReplicaTrouble) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *ReplicaTrouble) GetKind() TroubleKind {
+	if x != nil {
+		return x.Kind
+	}
+	return TroubleKind_TROUBLE_KIND_UNSPECIFIED
+}
+
+func (x *ReplicaTrouble) GetFromOffset() int64 {
+	if x != nil {
+		return x.FromOffset
+	}
+	return 0
+}
+
+func (x *ReplicaTrouble) GetToOffset() int64 {
+	if x != nil {
+		return x.ToOffset
+	}
+	return 0
+}
+
+func (x *ReplicaTrouble) GetBrokerId() int32 {
+	if x != nil {
+		return x.BrokerId
+	}
+	return 0
+}
+
 // HeartbeatResponse answers each heartbeat.
 type HeartbeatResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -557,7 +710,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[6]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +722,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[6]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +735,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{6}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HeartbeatResponse) GetFenced() bool {
@@ -619,7 +772,7 @@ type IsrMember struct {
 
 func (x *IsrMember) Reset() {
 	*x = IsrMember{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[7]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -631,7 +784,7 @@ func (x *IsrMember) String() string {
 func (*IsrMember) ProtoMessage() {}
 
 func (x *IsrMember) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[7]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -644,7 +797,7 @@ func (x *IsrMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsrMember.ProtoReflect.Descriptor instead.
 func (*IsrMember) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{7}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *IsrMember) GetBrokerId() int32 {
@@ -680,7 +833,7 @@ type PartitionIsr struct {
 
 func (x *PartitionIsr) Reset() {
 	*x = PartitionIsr{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -692,7 +845,7 @@ func (x *PartitionIsr) String() string {
 func (*PartitionIsr) ProtoMessage() {}
 
 func (x *PartitionIsr) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -705,7 +858,7 @@ func (x *PartitionIsr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionIsr.ProtoReflect.Descriptor instead.
 func (*PartitionIsr) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{8}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *PartitionIsr) GetTopicId() []byte {
@@ -758,7 +911,7 @@ type AlterPartitionRequest struct {
 
 func (x *AlterPartitionRequest) Reset() {
 	*x = AlterPartitionRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +923,7 @@ func (x *AlterPartitionRequest) String() string {
 func (*AlterPartitionRequest) ProtoMessage() {}
 
 func (x *AlterPartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +936,7 @@ func (x *AlterPartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterPartitionRequest.ProtoReflect.Descriptor instead.
 func (*AlterPartitionRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{9}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AlterPartitionRequest) GetBrokerId() int32 {
@@ -822,7 +975,7 @@ type PartitionIsrResult struct {
 
 func (x *PartitionIsrResult) Reset() {
 	*x = PartitionIsrResult{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +987,7 @@ func (x *PartitionIsrResult) String() string {
 func (*PartitionIsrResult) ProtoMessage() {}
 
 func (x *PartitionIsrResult) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +1000,7 @@ func (x *PartitionIsrResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionIsrResult.ProtoReflect.Descriptor instead.
 func (*PartitionIsrResult) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{10}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PartitionIsrResult) GetErrorCode() int32 {
@@ -884,7 +1037,7 @@ type AlterPartitionResponse struct {
 
 func (x *AlterPartitionResponse) Reset() {
 	*x = AlterPartitionResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -896,7 +1049,7 @@ func (x *AlterPartitionResponse) String() string {
 func (*AlterPartitionResponse) ProtoMessage() {}
 
 func (x *AlterPartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -909,7 +1062,7 @@ func (x *AlterPartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterPartitionResponse.ProtoReflect.Descriptor instead.
 func (*AlterPartitionResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{11}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AlterPartitionResponse) GetResults() []*PartitionIsrResult {
@@ -920,6 +1073,263 @@ func (x *AlterPartitionResponse) GetResults() []*PartitionIsrResult {
 }
 
 func (x *AlterPartitionResponse) GetMetadataOffset() uint64 {
+	if x != nil {
+		return x.MetadataOffset
+	}
+	return 0
+}
+
+// GivenUpSeat is one replica that gives up its seat.
+type GivenUpSeat struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Topic id, 16 bytes.
+	TopicId []byte `protobuf:"bytes,1,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Partition number.
+	Partition int32 `protobuf:"varint,2,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Leader epoch that the replica is in; the decision begins the next one, in which nobody has fetched yet.
+	LeaderEpoch int32 `protobuf:"varint,3,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
+	// Why, for people.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The replica's log holds what it has acknowledged, and takes no more: it may lead again. Otherwise it is damaged.
+	LogWhole      bool `protobuf:"varint,5,opt,name=log_whole,json=logWhole,proto3" json:"log_whole,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GivenUpSeat) Reset() {
+	*x = GivenUpSeat{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GivenUpSeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GivenUpSeat) ProtoMessage() {}
+
+func (x *GivenUpSeat) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GivenUpSeat.ProtoReflect.Descriptor instead.
+func (*GivenUpSeat) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GivenUpSeat) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *GivenUpSeat) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *GivenUpSeat) GetLeaderEpoch() int32 {
+	if x != nil {
+		return x.LeaderEpoch
+	}
+	return 0
+}
+
+func (x *GivenUpSeat) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *GivenUpSeat) GetLogWhole() bool {
+	if x != nil {
+		return x.LogWhole
+	}
+	return false
+}
+
+// GiveUpSeatsRequest names replicas of one broker.
+type GiveUpSeatsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node id of the broker.
+	BrokerId int32 `protobuf:"varint,1,opt,name=broker_id,json=brokerId,proto3" json:"broker_id,omitempty"`
+	// Its broker epoch.
+	BrokerEpoch int64 `protobuf:"varint,2,opt,name=broker_epoch,json=brokerEpoch,proto3" json:"broker_epoch,omitempty"`
+	// Its replicas.
+	Seats         []*GivenUpSeat `protobuf:"bytes,3,rep,name=seats,proto3" json:"seats,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GiveUpSeatsRequest) Reset() {
+	*x = GiveUpSeatsRequest{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GiveUpSeatsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GiveUpSeatsRequest) ProtoMessage() {}
+
+func (x *GiveUpSeatsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GiveUpSeatsRequest.ProtoReflect.Descriptor instead.
+func (*GiveUpSeatsRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GiveUpSeatsRequest) GetBrokerId() int32 {
+	if x != nil {
+		return x.BrokerId
+	}
+	return 0
+}
+
+func (x *GiveUpSeatsRequest) GetBrokerEpoch() int64 {
+	if x != nil {
+		return x.BrokerEpoch
+	}
+	return 0
+}
+
+func (x *GiveUpSeatsRequest) GetSeats() []*GivenUpSeat {
+	if x != nil {
+		return x.Seats
+	}
+	return nil
+}
+
+// GivenUpSeatResult is the outcome for one replica.
+type GivenUpSeatResult struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number of the stable error table; 0 where the seat is given up. The change itself arrives with the image.
+	// INELIGIBLE_REPLICA: no other replica could lead, nothing has changed.
+	ErrorCode int32 `protobuf:"varint,1,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
+	// What happened, for people.
+	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GivenUpSeatResult) Reset() {
+	*x = GivenUpSeatResult{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GivenUpSeatResult) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GivenUpSeatResult) ProtoMessage() {}
+
+func (x *GivenUpSeatResult) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GivenUpSeatResult.ProtoReflect.Descriptor instead.
+func (*GivenUpSeatResult) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GivenUpSeatResult) GetErrorCode() int32 {
+	if x != nil {
+		return x.ErrorCode
+	}
+	return 0
+}
+
+func (x *GivenUpSeatResult) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// GiveUpSeatsResponse answers in the order asked.
+type GiveUpSeatsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// One result a replica.
+	Results []*GivenUpSeatResult `protobuf:"bytes,1,rep,name=results,proto3" json:"results,omitempty"`
+	// Metadata offset by which the changes are in force.
+	MetadataOffset uint64 `protobuf:"varint,2,opt,name=metadata_offset,json=metadataOffset,proto3" json:"metadata_offset,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *GiveUpSeatsResponse) Reset() {
+	*x = GiveUpSeatsResponse{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GiveUpSeatsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GiveUpSeatsResponse) ProtoMessage() {}
+
+func (x *GiveUpSeatsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GiveUpSeatsResponse.ProtoReflect.Descriptor instead.
+func (*GiveUpSeatsResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *GiveUpSeatsResponse) GetResults() []*GivenUpSeatResult {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *GiveUpSeatsResponse) GetMetadataOffset() uint64 {
 	if x != nil {
 		return x.MetadataOffset
 	}
@@ -949,7 +1359,7 @@ type CreateTopicRequest struct {
 
 func (x *CreateTopicRequest) Reset() {
 	*x = CreateTopicRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -961,7 +1371,7 @@ func (x *CreateTopicRequest) String() string {
 func (*CreateTopicRequest) ProtoMessage() {}
 
 func (x *CreateTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -974,7 +1384,7 @@ func (x *CreateTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTopicRequest.ProtoReflect.Descriptor instead.
 func (*CreateTopicRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{12}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreateTopicRequest) GetName() string {
@@ -1041,7 +1451,7 @@ type CreateTopicResponse struct {
 
 func (x *CreateTopicResponse) Reset() {
 	*x = CreateTopicResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1463,7 @@ func (x *CreateTopicResponse) String() string {
 func (*CreateTopicResponse) ProtoMessage() {}
 
 func (x *CreateTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1476,7 @@ func (x *CreateTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTopicResponse.ProtoReflect.Descriptor instead.
 func (*CreateTopicResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{13}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateTopicResponse) GetTopicId() []byte {
@@ -1105,7 +1515,7 @@ type DeleteTopicRequest struct {
 
 func (x *DeleteTopicRequest) Reset() {
 	*x = DeleteTopicRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1117,7 +1527,7 @@ func (x *DeleteTopicRequest) String() string {
 func (*DeleteTopicRequest) ProtoMessage() {}
 
 func (x *DeleteTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1130,7 +1540,7 @@ func (x *DeleteTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTopicRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTopicRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{14}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeleteTopicRequest) GetName() string {
@@ -1167,7 +1577,7 @@ type DeleteTopicResponse struct {
 
 func (x *DeleteTopicResponse) Reset() {
 	*x = DeleteTopicResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1179,7 +1589,7 @@ func (x *DeleteTopicResponse) String() string {
 func (*DeleteTopicResponse) ProtoMessage() {}
 
 func (x *DeleteTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1192,7 +1602,7 @@ func (x *DeleteTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTopicResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTopicResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{15}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *DeleteTopicResponse) GetTopicId() []byte {
@@ -1228,7 +1638,7 @@ type AddPartitionsRequest struct {
 
 func (x *AddPartitionsRequest) Reset() {
 	*x = AddPartitionsRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1240,7 +1650,7 @@ func (x *AddPartitionsRequest) String() string {
 func (*AddPartitionsRequest) ProtoMessage() {}
 
 func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1253,7 +1663,7 @@ func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPartitionsRequest.ProtoReflect.Descriptor instead.
 func (*AddPartitionsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{16}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AddPartitionsRequest) GetName() string {
@@ -1308,7 +1718,7 @@ type AddPartitionsResponse struct {
 
 func (x *AddPartitionsResponse) Reset() {
 	*x = AddPartitionsResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1730,7 @@ func (x *AddPartitionsResponse) String() string {
 func (*AddPartitionsResponse) ProtoMessage() {}
 
 func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1743,7 @@ func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPartitionsResponse.ProtoReflect.Descriptor instead.
 func (*AddPartitionsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{17}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AddPartitionsResponse) GetTopicId() []byte {
@@ -1385,7 +1795,7 @@ type AlterTopicConfigRequest struct {
 
 func (x *AlterTopicConfigRequest) Reset() {
 	*x = AlterTopicConfigRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1807,7 @@ func (x *AlterTopicConfigRequest) String() string {
 func (*AlterTopicConfigRequest) ProtoMessage() {}
 
 func (x *AlterTopicConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1820,7 @@ func (x *AlterTopicConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterTopicConfigRequest.ProtoReflect.Descriptor instead.
 func (*AlterTopicConfigRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{18}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AlterTopicConfigRequest) GetName() string {
@@ -1470,7 +1880,7 @@ type AlterTopicConfigResponse struct {
 
 func (x *AlterTopicConfigResponse) Reset() {
 	*x = AlterTopicConfigResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1892,7 @@ func (x *AlterTopicConfigResponse) String() string {
 func (*AlterTopicConfigResponse) ProtoMessage() {}
 
 func (x *AlterTopicConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +1905,7 @@ func (x *AlterTopicConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterTopicConfigResponse.ProtoReflect.Descriptor instead.
 func (*AlterTopicConfigResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{19}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AlterTopicConfigResponse) GetTopicId() []byte {
@@ -1532,7 +1942,7 @@ type AllocateProducerIDsRequest struct {
 
 func (x *AllocateProducerIDsRequest) Reset() {
 	*x = AllocateProducerIDsRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1544,7 +1954,7 @@ func (x *AllocateProducerIDsRequest) String() string {
 func (*AllocateProducerIDsRequest) ProtoMessage() {}
 
 func (x *AllocateProducerIDsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1557,7 +1967,7 @@ func (x *AllocateProducerIDsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateProducerIDsRequest.ProtoReflect.Descriptor instead.
 func (*AllocateProducerIDsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{20}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AllocateProducerIDsRequest) GetBrokerId() int32 {
@@ -1587,7 +1997,7 @@ type AllocateProducerIDsResponse struct {
 
 func (x *AllocateProducerIDsResponse) Reset() {
 	*x = AllocateProducerIDsResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1599,7 +2009,7 @@ func (x *AllocateProducerIDsResponse) String() string {
 func (*AllocateProducerIDsResponse) ProtoMessage() {}
 
 func (x *AllocateProducerIDsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1612,7 +2022,7 @@ func (x *AllocateProducerIDsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateProducerIDsResponse.ProtoReflect.Descriptor instead.
 func (*AllocateProducerIDsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{21}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AllocateProducerIDsResponse) GetFirstProducerId() int64 {
@@ -1644,7 +2054,7 @@ type ReportDeletedRequest struct {
 
 func (x *ReportDeletedRequest) Reset() {
 	*x = ReportDeletedRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1656,7 +2066,7 @@ func (x *ReportDeletedRequest) String() string {
 func (*ReportDeletedRequest) ProtoMessage() {}
 
 func (x *ReportDeletedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1669,7 +2079,7 @@ func (x *ReportDeletedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDeletedRequest.ProtoReflect.Descriptor instead.
 func (*ReportDeletedRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{22}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReportDeletedRequest) GetBrokerId() int32 {
@@ -1702,7 +2112,7 @@ type ReportDeletedResponse struct {
 
 func (x *ReportDeletedResponse) Reset() {
 	*x = ReportDeletedResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +2124,7 @@ func (x *ReportDeletedResponse) String() string {
 func (*ReportDeletedResponse) ProtoMessage() {}
 
 func (x *ReportDeletedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +2137,7 @@ func (x *ReportDeletedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDeletedResponse.ProtoReflect.Descriptor instead.
 func (*ReportDeletedResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{23}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{28}
 }
 
 // FollowMetadataRequest says where the follower stands.
@@ -1745,7 +2155,7 @@ type FollowMetadataRequest struct {
 
 func (x *FollowMetadataRequest) Reset() {
 	*x = FollowMetadataRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1757,7 +2167,7 @@ func (x *FollowMetadataRequest) String() string {
 func (*FollowMetadataRequest) ProtoMessage() {}
 
 func (x *FollowMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1770,7 +2180,7 @@ func (x *FollowMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMetadataRequest.ProtoReflect.Descriptor instead.
 func (*FollowMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{24}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *FollowMetadataRequest) GetClusterId() []byte {
@@ -1813,7 +2223,7 @@ type FollowMetadataResponse struct {
 
 func (x *FollowMetadataResponse) Reset() {
 	*x = FollowMetadataResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1825,7 +2235,7 @@ func (x *FollowMetadataResponse) String() string {
 func (*FollowMetadataResponse) ProtoMessage() {}
 
 func (x *FollowMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1838,7 +2248,7 @@ func (x *FollowMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMetadataResponse.ProtoReflect.Descriptor instead.
 func (*FollowMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{25}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *FollowMetadataResponse) GetSnapshot() *MetadataSnapshot {
@@ -1891,7 +2301,7 @@ type MetadataSnapshot struct {
 
 func (x *MetadataSnapshot) Reset() {
 	*x = MetadataSnapshot{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1903,7 +2313,7 @@ func (x *MetadataSnapshot) String() string {
 func (*MetadataSnapshot) ProtoMessage() {}
 
 func (x *MetadataSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1916,7 +2326,7 @@ func (x *MetadataSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataSnapshot.ProtoReflect.Descriptor instead.
 func (*MetadataSnapshot) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{26}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *MetadataSnapshot) GetMetadataOffset() uint64 {
@@ -1949,7 +2359,7 @@ type DescribeQuorumRequest struct {
 
 func (x *DescribeQuorumRequest) Reset() {
 	*x = DescribeQuorumRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1961,7 +2371,7 @@ func (x *DescribeQuorumRequest) String() string {
 func (*DescribeQuorumRequest) ProtoMessage() {}
 
 func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1974,7 +2384,7 @@ func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumRequest.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{27}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{32}
 }
 
 // DescribeQuorumResponse shows the Raft group as its leader sees it.
@@ -1993,14 +2403,16 @@ type DescribeQuorumResponse struct {
 	// Feature level in force.
 	FeatureLevel int32 `protobuf:"varint,6,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	// Voters, by id.
-	Voters        []*QuorumVoter `protobuf:"bytes,7,rep,name=voters,proto3" json:"voters,omitempty"`
+	Voters []*QuorumVoter `protobuf:"bytes,7,rep,name=voters,proto3" json:"voters,omitempty"`
+	// What live brokers have told of their replicas, by topic id, partition and broker.
+	Troubles      []*ReplicaTrouble `protobuf:"bytes,8,rep,name=troubles,proto3" json:"troubles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DescribeQuorumResponse) Reset() {
 	*x = DescribeQuorumResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2424,7 @@ func (x *DescribeQuorumResponse) String() string {
 func (*DescribeQuorumResponse) ProtoMessage() {}
 
 func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2437,7 @@ func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumResponse.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{28}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DescribeQuorumResponse) GetLeaderId() int32 {
@@ -2077,6 +2489,13 @@ func (x *DescribeQuorumResponse) GetVoters() []*QuorumVoter {
 	return nil
 }
 
+func (x *DescribeQuorumResponse) GetTroubles() []*ReplicaTrouble {
+	if x != nil {
+		return x.Troubles
+	}
+	return nil
+}
+
 // QuorumVoter is one member of the quorum.
 type QuorumVoter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2090,7 +2509,7 @@ type QuorumVoter struct {
 
 func (x *QuorumVoter) Reset() {
 	*x = QuorumVoter{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2102,7 +2521,7 @@ func (x *QuorumVoter) String() string {
 func (*QuorumVoter) ProtoMessage() {}
 
 func (x *QuorumVoter) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2115,7 +2534,7 @@ func (x *QuorumVoter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumVoter.ProtoReflect.Descriptor instead.
 func (*QuorumVoter) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{29}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *QuorumVoter) GetId() int32 {
@@ -2166,7 +2585,7 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\x0fmetadata_offset\x18\x02 \x01(\x04R\x0emetadataOffset\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\fR\tclusterId\x12,\n" +
-	"\x12session_timeout_ms\x18\x04 \x01(\x05R\x10sessionTimeoutMs\"\x94\x02\n" +
+	"\x12session_timeout_ms\x18\x04 \x01(\x05R\x10sessionTimeoutMs\"\xd6\x02\n" +
 	"\x10HeartbeatRequest\x12\x1b\n" +
 	"\tbroker_id\x18\x01 \x01(\x05R\bbrokerId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x12'\n" +
@@ -2174,7 +2593,16 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\fwant_unfence\x18\x04 \x01(\bR\vwantUnfence\x12\x1b\n" +
 	"\twant_stop\x18\x05 \x01(\bR\bwantStop\x12\x18\n" +
 	"\agoodbye\x18\x06 \x01(\bR\agoodbye\x12=\n" +
-	"\blog_ends\x18\a \x03(\v2\".penstock.internal.v1.ReplicaStateR\alogEnds\"o\n" +
+	"\blog_ends\x18\a \x03(\v2\".penstock.internal.v1.ReplicaStateR\alogEnds\x12@\n" +
+	"\btroubles\x18\b \x03(\v2$.penstock.internal.v1.ReplicaTroubleR\btroubles\"\xdb\x01\n" +
+	"\x0eReplicaTrouble\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x125\n" +
+	"\x04kind\x18\x03 \x01(\x0e2!.penstock.internal.v1.TroubleKindR\x04kind\x12\x1f\n" +
+	"\vfrom_offset\x18\x04 \x01(\x03R\n" +
+	"fromOffset\x12\x1b\n" +
+	"\tto_offset\x18\x05 \x01(\x03R\btoOffset\x12\x1b\n" +
+	"\tbroker_id\x18\x06 \x01(\x05R\bbrokerId\"o\n" +
 	"\x11HeartbeatResponse\x12\x16\n" +
 	"\x06fenced\x18\x01 \x01(\bR\x06fenced\x12\x19\n" +
 	"\bmay_stop\x18\x02 \x01(\bR\amayStop\x12'\n" +
@@ -2201,6 +2629,23 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\x0fpartition_epoch\x18\x03 \x01(\x05R\x0epartitionEpoch\"\x85\x01\n" +
 	"\x16AlterPartitionResponse\x12B\n" +
 	"\aresults\x18\x01 \x03(\v2(.penstock.internal.v1.PartitionIsrResultR\aresults\x12'\n" +
+	"\x0fmetadata_offset\x18\x02 \x01(\x04R\x0emetadataOffset\"\x9e\x01\n" +
+	"\vGivenUpSeat\x12\x19\n" +
+	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12!\n" +
+	"\fleader_epoch\x18\x03 \x01(\x05R\vleaderEpoch\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1b\n" +
+	"\tlog_whole\x18\x05 \x01(\bR\blogWhole\"\x8d\x01\n" +
+	"\x12GiveUpSeatsRequest\x12\x1b\n" +
+	"\tbroker_id\x18\x01 \x01(\x05R\bbrokerId\x12!\n" +
+	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x127\n" +
+	"\x05seats\x18\x03 \x03(\v2!.penstock.internal.v1.GivenUpSeatR\x05seats\"L\n" +
+	"\x11GivenUpSeatResult\x12\x1d\n" +
+	"\n" +
+	"error_code\x18\x01 \x01(\x05R\terrorCode\x12\x18\n" +
+	"\amessage\x18\x02 \x01(\tR\amessage\"\x81\x01\n" +
+	"\x13GiveUpSeatsResponse\x12A\n" +
+	"\aresults\x18\x01 \x03(\v2'.penstock.internal.v1.GivenUpSeatResultR\aresults\x12'\n" +
 	"\x0fmetadata_offset\x18\x02 \x01(\x04R\x0emetadataOffset\"\x96\x03\n" +
 	"\x12CreateTopicRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12#\n" +
@@ -2286,7 +2731,7 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\x0fmetadata_offset\x18\x01 \x01(\x04R\x0emetadataOffset\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12>\n" +
 	"\arecords\x18\x03 \x03(\v2$.penstock.internal.v1.MetadataRecordR\arecords\"\x17\n" +
-	"\x15DescribeQuorumRequest\"\x9a\x02\n" +
+	"\x15DescribeQuorumRequest\"\xdc\x02\n" +
 	"\x16DescribeQuorumResponse\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\x05R\bleaderId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12!\n" +
@@ -2294,18 +2739,25 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x12'\n" +
 	"\x0fmetadata_offset\x18\x05 \x01(\x04R\x0emetadataOffset\x12#\n" +
 	"\rfeature_level\x18\x06 \x01(\x05R\ffeatureLevel\x129\n" +
-	"\x06voters\x18\a \x03(\v2!.penstock.internal.v1.QuorumVoterR\x06voters\"7\n" +
+	"\x06voters\x18\a \x03(\v2!.penstock.internal.v1.QuorumVoterR\x06voters\x12@\n" +
+	"\btroubles\x18\b \x03(\v2$.penstock.internal.v1.ReplicaTroubleR\btroubles\"7\n" +
 	"\vQuorumVoter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress*a\n" +
 	"\vQuorumState\x12\x1c\n" +
 	"\x18QUORUM_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12QUORUM_STATE_EMPTY\x10\x01\x12\x1c\n" +
-	"\x18QUORUM_STATE_ESTABLISHED\x10\x022\xb6\t\n" +
+	"\x18QUORUM_STATE_ESTABLISHED\x10\x02*_\n" +
+	"\vTroubleKind\x12\x1c\n" +
+	"\x18TROUBLE_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14TROUBLE_KIND_DAMAGED\x10\x01\x12\x18\n" +
+	"\x14TROUBLE_KIND_DIFFERS\x10\x022\x9a\n" +
+	"\n" +
 	"\x11ControllerService\x12k\n" +
 	"\x0eRegisterBroker\x12+.penstock.internal.v1.RegisterBrokerRequest\x1a,.penstock.internal.v1.RegisterBrokerResponse\x12`\n" +
 	"\tHeartbeat\x12&.penstock.internal.v1.HeartbeatRequest\x1a'.penstock.internal.v1.HeartbeatResponse(\x010\x01\x12k\n" +
 	"\x0eAlterPartition\x12+.penstock.internal.v1.AlterPartitionRequest\x1a,.penstock.internal.v1.AlterPartitionResponse\x12b\n" +
+	"\vGiveUpSeats\x12(.penstock.internal.v1.GiveUpSeatsRequest\x1a).penstock.internal.v1.GiveUpSeatsResponse\x12b\n" +
 	"\vCreateTopic\x12(.penstock.internal.v1.CreateTopicRequest\x1a).penstock.internal.v1.CreateTopicResponse\x12b\n" +
 	"\vDeleteTopic\x12(.penstock.internal.v1.DeleteTopicRequest\x1a).penstock.internal.v1.DeleteTopicResponse\x12h\n" +
 	"\rAddPartitions\x12*.penstock.internal.v1.AddPartitionsRequest\x1a+.penstock.internal.v1.AddPartitionsResponse\x12q\n" +
@@ -2329,94 +2781,107 @@ func file_penstock_internal_v1_controller_proto_rawDescGZIP() []byte {
 	return file_penstock_internal_v1_controller_proto_rawDescData
 }
 
-var file_penstock_internal_v1_controller_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_penstock_internal_v1_controller_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_penstock_internal_v1_controller_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_penstock_internal_v1_controller_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_penstock_internal_v1_controller_proto_goTypes = []any{
 	(QuorumState)(0),                    // 0: penstock.internal.v1.QuorumState
-	(*ProbeRequest)(nil),                // 1: penstock.internal.v1.ProbeRequest
-	(*ProbeResponse)(nil),               // 2: penstock.internal.v1.ProbeResponse
-	(*ReplicaState)(nil),                // 3: penstock.internal.v1.ReplicaState
-	(*RegisterBrokerRequest)(nil),       // 4: penstock.internal.v1.RegisterBrokerRequest
-	(*RegisterBrokerResponse)(nil),      // 5: penstock.internal.v1.RegisterBrokerResponse
-	(*HeartbeatRequest)(nil),            // 6: penstock.internal.v1.HeartbeatRequest
-	(*HeartbeatResponse)(nil),           // 7: penstock.internal.v1.HeartbeatResponse
-	(*IsrMember)(nil),                   // 8: penstock.internal.v1.IsrMember
-	(*PartitionIsr)(nil),                // 9: penstock.internal.v1.PartitionIsr
-	(*AlterPartitionRequest)(nil),       // 10: penstock.internal.v1.AlterPartitionRequest
-	(*PartitionIsrResult)(nil),          // 11: penstock.internal.v1.PartitionIsrResult
-	(*AlterPartitionResponse)(nil),      // 12: penstock.internal.v1.AlterPartitionResponse
-	(*CreateTopicRequest)(nil),          // 13: penstock.internal.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),         // 14: penstock.internal.v1.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),          // 15: penstock.internal.v1.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),         // 16: penstock.internal.v1.DeleteTopicResponse
-	(*AddPartitionsRequest)(nil),        // 17: penstock.internal.v1.AddPartitionsRequest
-	(*AddPartitionsResponse)(nil),       // 18: penstock.internal.v1.AddPartitionsResponse
-	(*AlterTopicConfigRequest)(nil),     // 19: penstock.internal.v1.AlterTopicConfigRequest
-	(*AlterTopicConfigResponse)(nil),    // 20: penstock.internal.v1.AlterTopicConfigResponse
-	(*AllocateProducerIDsRequest)(nil),  // 21: penstock.internal.v1.AllocateProducerIDsRequest
-	(*AllocateProducerIDsResponse)(nil), // 22: penstock.internal.v1.AllocateProducerIDsResponse
-	(*ReportDeletedRequest)(nil),        // 23: penstock.internal.v1.ReportDeletedRequest
-	(*ReportDeletedResponse)(nil),       // 24: penstock.internal.v1.ReportDeletedResponse
-	(*FollowMetadataRequest)(nil),       // 25: penstock.internal.v1.FollowMetadataRequest
-	(*FollowMetadataResponse)(nil),      // 26: penstock.internal.v1.FollowMetadataResponse
-	(*MetadataSnapshot)(nil),            // 27: penstock.internal.v1.MetadataSnapshot
-	(*DescribeQuorumRequest)(nil),       // 28: penstock.internal.v1.DescribeQuorumRequest
-	(*DescribeQuorumResponse)(nil),      // 29: penstock.internal.v1.DescribeQuorumResponse
-	(*QuorumVoter)(nil),                 // 30: penstock.internal.v1.QuorumVoter
-	nil,                                 // 31: penstock.internal.v1.CreateTopicRequest.ConfigsEntry
-	nil,                                 // 32: penstock.internal.v1.AlterTopicConfigRequest.SetEntry
-	nil,                                 // 33: penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
-	(*BrokerRegistrationRecord)(nil),    // 34: penstock.internal.v1.BrokerRegistrationRecord
-	(*PartitionRecord)(nil),             // 35: penstock.internal.v1.PartitionRecord
-	(*MetadataEntry)(nil),               // 36: penstock.internal.v1.MetadataEntry
-	(*MetadataRecord)(nil),              // 37: penstock.internal.v1.MetadataRecord
+	(TroubleKind)(0),                    // 1: penstock.internal.v1.TroubleKind
+	(*ProbeRequest)(nil),                // 2: penstock.internal.v1.ProbeRequest
+	(*ProbeResponse)(nil),               // 3: penstock.internal.v1.ProbeResponse
+	(*ReplicaState)(nil),                // 4: penstock.internal.v1.ReplicaState
+	(*RegisterBrokerRequest)(nil),       // 5: penstock.internal.v1.RegisterBrokerRequest
+	(*RegisterBrokerResponse)(nil),      // 6: penstock.internal.v1.RegisterBrokerResponse
+	(*HeartbeatRequest)(nil),            // 7: penstock.internal.v1.HeartbeatRequest
+	(*ReplicaTrouble)(nil),              // 8: penstock.internal.v1.ReplicaTrouble
+	(*HeartbeatResponse)(nil),           // 9: penstock.internal.v1.HeartbeatResponse
+	(*IsrMember)(nil),                   // 10: penstock.internal.v1.IsrMember
+	(*PartitionIsr)(nil),                // 11: penstock.internal.v1.PartitionIsr
+	(*AlterPartitionRequest)(nil),       // 12: penstock.internal.v1.AlterPartitionRequest
+	(*PartitionIsrResult)(nil),          // 13: penstock.internal.v1.PartitionIsrResult
+	(*AlterPartitionResponse)(nil),      // 14: penstock.internal.v1.AlterPartitionResponse
+	(*GivenUpSeat)(nil),                 // 15: penstock.internal.v1.GivenUpSeat
+	(*GiveUpSeatsRequest)(nil),          // 16: penstock.internal.v1.GiveUpSeatsRequest
+	(*GivenUpSeatResult)(nil),           // 17: penstock.internal.v1.GivenUpSeatResult
+	(*GiveUpSeatsResponse)(nil),         // 18: penstock.internal.v1.GiveUpSeatsResponse
+	(*CreateTopicRequest)(nil),          // 19: penstock.internal.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),         // 20: penstock.internal.v1.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),          // 21: penstock.internal.v1.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),         // 22: penstock.internal.v1.DeleteTopicResponse
+	(*AddPartitionsRequest)(nil),        // 23: penstock.internal.v1.AddPartitionsRequest
+	(*AddPartitionsResponse)(nil),       // 24: penstock.internal.v1.AddPartitionsResponse
+	(*AlterTopicConfigRequest)(nil),     // 25: penstock.internal.v1.AlterTopicConfigRequest
+	(*AlterTopicConfigResponse)(nil),    // 26: penstock.internal.v1.AlterTopicConfigResponse
+	(*AllocateProducerIDsRequest)(nil),  // 27: penstock.internal.v1.AllocateProducerIDsRequest
+	(*AllocateProducerIDsResponse)(nil), // 28: penstock.internal.v1.AllocateProducerIDsResponse
+	(*ReportDeletedRequest)(nil),        // 29: penstock.internal.v1.ReportDeletedRequest
+	(*ReportDeletedResponse)(nil),       // 30: penstock.internal.v1.ReportDeletedResponse
+	(*FollowMetadataRequest)(nil),       // 31: penstock.internal.v1.FollowMetadataRequest
+	(*FollowMetadataResponse)(nil),      // 32: penstock.internal.v1.FollowMetadataResponse
+	(*MetadataSnapshot)(nil),            // 33: penstock.internal.v1.MetadataSnapshot
+	(*DescribeQuorumRequest)(nil),       // 34: penstock.internal.v1.DescribeQuorumRequest
+	(*DescribeQuorumResponse)(nil),      // 35: penstock.internal.v1.DescribeQuorumResponse
+	(*QuorumVoter)(nil),                 // 36: penstock.internal.v1.QuorumVoter
+	nil,                                 // 37: penstock.internal.v1.CreateTopicRequest.ConfigsEntry
+	nil,                                 // 38: penstock.internal.v1.AlterTopicConfigRequest.SetEntry
+	nil,                                 // 39: penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
+	(*BrokerRegistrationRecord)(nil),    // 40: penstock.internal.v1.BrokerRegistrationRecord
+	(*PartitionRecord)(nil),             // 41: penstock.internal.v1.PartitionRecord
+	(*MetadataEntry)(nil),               // 42: penstock.internal.v1.MetadataEntry
+	(*MetadataRecord)(nil),              // 43: penstock.internal.v1.MetadataRecord
 }
 var file_penstock_internal_v1_controller_proto_depIdxs = []int32{
 	0,  // 0: penstock.internal.v1.ProbeResponse.quorum_state:type_name -> penstock.internal.v1.QuorumState
-	34, // 1: penstock.internal.v1.RegisterBrokerRequest.registration:type_name -> penstock.internal.v1.BrokerRegistrationRecord
-	3,  // 2: penstock.internal.v1.RegisterBrokerRequest.lost_seats:type_name -> penstock.internal.v1.ReplicaState
-	3,  // 3: penstock.internal.v1.HeartbeatRequest.log_ends:type_name -> penstock.internal.v1.ReplicaState
-	8,  // 4: penstock.internal.v1.PartitionIsr.isr:type_name -> penstock.internal.v1.IsrMember
-	9,  // 5: penstock.internal.v1.AlterPartitionRequest.partitions:type_name -> penstock.internal.v1.PartitionIsr
-	11, // 6: penstock.internal.v1.AlterPartitionResponse.results:type_name -> penstock.internal.v1.PartitionIsrResult
-	31, // 7: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
-	35, // 8: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
-	35, // 9: penstock.internal.v1.AddPartitionsResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
-	32, // 10: penstock.internal.v1.AlterTopicConfigRequest.set:type_name -> penstock.internal.v1.AlterTopicConfigRequest.SetEntry
-	33, // 11: penstock.internal.v1.AlterTopicConfigResponse.configs:type_name -> penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
-	27, // 12: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
-	36, // 13: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
-	37, // 14: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
-	30, // 15: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
-	4,  // 16: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
-	6,  // 17: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
-	10, // 18: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
-	13, // 19: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
-	15, // 20: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
-	17, // 21: penstock.internal.v1.ControllerService.AddPartitions:input_type -> penstock.internal.v1.AddPartitionsRequest
-	19, // 22: penstock.internal.v1.ControllerService.AlterTopicConfig:input_type -> penstock.internal.v1.AlterTopicConfigRequest
-	21, // 23: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
-	23, // 24: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
-	25, // 25: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
-	28, // 26: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
-	1,  // 27: penstock.internal.v1.NodeService.Probe:input_type -> penstock.internal.v1.ProbeRequest
-	5,  // 28: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
-	7,  // 29: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
-	12, // 30: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
-	14, // 31: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
-	16, // 32: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
-	18, // 33: penstock.internal.v1.ControllerService.AddPartitions:output_type -> penstock.internal.v1.AddPartitionsResponse
-	20, // 34: penstock.internal.v1.ControllerService.AlterTopicConfig:output_type -> penstock.internal.v1.AlterTopicConfigResponse
-	22, // 35: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
-	24, // 36: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
-	26, // 37: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
-	29, // 38: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
-	2,  // 39: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
-	28, // [28:40] is the sub-list for method output_type
-	16, // [16:28] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	40, // 1: penstock.internal.v1.RegisterBrokerRequest.registration:type_name -> penstock.internal.v1.BrokerRegistrationRecord
+	4,  // 2: penstock.internal.v1.RegisterBrokerRequest.lost_seats:type_name -> penstock.internal.v1.ReplicaState
+	4,  // 3: penstock.internal.v1.HeartbeatRequest.log_ends:type_name -> penstock.internal.v1.ReplicaState
+	8,  // 4: penstock.internal.v1.HeartbeatRequest.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
+	1,  // 5: penstock.internal.v1.ReplicaTrouble.kind:type_name -> penstock.internal.v1.TroubleKind
+	10, // 6: penstock.internal.v1.PartitionIsr.isr:type_name -> penstock.internal.v1.IsrMember
+	11, // 7: penstock.internal.v1.AlterPartitionRequest.partitions:type_name -> penstock.internal.v1.PartitionIsr
+	13, // 8: penstock.internal.v1.AlterPartitionResponse.results:type_name -> penstock.internal.v1.PartitionIsrResult
+	15, // 9: penstock.internal.v1.GiveUpSeatsRequest.seats:type_name -> penstock.internal.v1.GivenUpSeat
+	17, // 10: penstock.internal.v1.GiveUpSeatsResponse.results:type_name -> penstock.internal.v1.GivenUpSeatResult
+	37, // 11: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
+	41, // 12: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	41, // 13: penstock.internal.v1.AddPartitionsResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	38, // 14: penstock.internal.v1.AlterTopicConfigRequest.set:type_name -> penstock.internal.v1.AlterTopicConfigRequest.SetEntry
+	39, // 15: penstock.internal.v1.AlterTopicConfigResponse.configs:type_name -> penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
+	33, // 16: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
+	42, // 17: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
+	43, // 18: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
+	36, // 19: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
+	8,  // 20: penstock.internal.v1.DescribeQuorumResponse.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
+	5,  // 21: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
+	7,  // 22: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
+	12, // 23: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
+	16, // 24: penstock.internal.v1.ControllerService.GiveUpSeats:input_type -> penstock.internal.v1.GiveUpSeatsRequest
+	19, // 25: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
+	21, // 26: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
+	23, // 27: penstock.internal.v1.ControllerService.AddPartitions:input_type -> penstock.internal.v1.AddPartitionsRequest
+	25, // 28: penstock.internal.v1.ControllerService.AlterTopicConfig:input_type -> penstock.internal.v1.AlterTopicConfigRequest
+	27, // 29: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
+	29, // 30: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
+	31, // 31: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
+	34, // 32: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
+	2,  // 33: penstock.internal.v1.NodeService.Probe:input_type -> penstock.internal.v1.ProbeRequest
+	6,  // 34: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
+	9,  // 35: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
+	14, // 36: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
+	18, // 37: penstock.internal.v1.ControllerService.GiveUpSeats:output_type -> penstock.internal.v1.GiveUpSeatsResponse
+	20, // 38: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
+	22, // 39: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
+	24, // 40: penstock.internal.v1.ControllerService.AddPartitions:output_type -> penstock.internal.v1.AddPartitionsResponse
+	26, // 41: penstock.internal.v1.ControllerService.AlterTopicConfig:output_type -> penstock.internal.v1.AlterTopicConfigResponse
+	28, // 42: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
+	30, // 43: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
+	32, // 44: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
+	35, // 45: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
+	3,  // 46: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
+	34, // [34:47] is the sub-list for method output_type
+	21, // [21:34] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_penstock_internal_v1_controller_proto_init() }
@@ -2426,14 +2891,14 @@ func file_penstock_internal_v1_controller_proto_init() {
 	}
 	file_penstock_internal_v1_metadata_record_proto_init()
 	file_penstock_internal_v1_controller_proto_msgTypes[2].OneofWrappers = []any{}
-	file_penstock_internal_v1_controller_proto_msgTypes[12].OneofWrappers = []any{}
+	file_penstock_internal_v1_controller_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_internal_v1_controller_proto_rawDesc), len(file_penstock_internal_v1_controller_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   33,
+			NumEnums:      2,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

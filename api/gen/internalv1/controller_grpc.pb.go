@@ -22,6 +22,7 @@ const (
 	ControllerService_RegisterBroker_FullMethodName      = "/penstock.internal.v1.ControllerService/RegisterBroker"
 	ControllerService_Heartbeat_FullMethodName           = "/penstock.internal.v1.ControllerService/Heartbeat"
 	ControllerService_AlterPartition_FullMethodName      = "/penstock.internal.v1.ControllerService/AlterPartition"
+	ControllerService_GiveUpSeats_FullMethodName         = "/penstock.internal.v1.ControllerService/GiveUpSeats"
 	ControllerService_CreateTopic_FullMethodName         = "/penstock.internal.v1.ControllerService/CreateTopic"
 	ControllerService_DeleteTopic_FullMethodName         = "/penstock.internal.v1.ControllerService/DeleteTopic"
 	ControllerService_AddPartitions_FullMethodName       = "/penstock.internal.v1.ControllerService/AddPartitions"
@@ -45,6 +46,9 @@ type ControllerServiceClient interface {
 	Heartbeat(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[HeartbeatRequest, HeartbeatResponse], error)
 	// AlterPartition changes in-sync sets, compare-and-set on the partition epoch.
 	AlterPartition(ctx context.Context, in *AlterPartitionRequest, opts ...grpc.CallOption) (*AlterPartitionResponse, error)
+	// GiveUpSeats takes replicas out of ISR and ELR whose broker has found, while it runs, that they cannot go on; what they
+	// lead goes to another replica.
+	GiveUpSeats(ctx context.Context, in *GiveUpSeatsRequest, opts ...grpc.CallOption) (*GiveUpSeatsResponse, error)
 	// CreateTopic makes a topic.
 	CreateTopic(ctx context.Context, in *CreateTopicRequest, opts ...grpc.CallOption) (*CreateTopicResponse, error)
 	// DeleteTopic deletes a topic.
@@ -99,6 +103,16 @@ func (c *controllerServiceClient) AlterPartition(ctx context.Context, in *AlterP
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(AlterPartitionResponse)
 	err := c.cc.Invoke(ctx, ControllerService_AlterPartition_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *controllerServiceClient) GiveUpSeats(ctx context.Context, in *GiveUpSeatsRequest, opts ...grpc.CallOption) (*GiveUpSeatsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GiveUpSeatsResponse)
+	err := c.cc.Invoke(ctx, ControllerService_GiveUpSeats_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -207,6 +221,9 @@ type ControllerServiceServer interface {
 	Heartbeat(grpc.BidiStreamingServer[HeartbeatRequest, HeartbeatResponse]) error
 	// AlterPartition changes in-sync sets, compare-and-set on the partition epoch.
 	AlterPartition(context.Context, *AlterPartitionRequest) (*AlterPartitionResponse, error)
+	// GiveUpSeats takes replicas out of ISR and ELR whose broker has found, while it runs, that they cannot go on; what they
+	// lead goes to another replica.
+	GiveUpSeats(context.Context, *GiveUpSeatsRequest) (*GiveUpSeatsResponse, error)
 	// CreateTopic makes a topic.
 	CreateTopic(context.Context, *CreateTopicRequest) (*CreateTopicResponse, error)
 	// DeleteTopic deletes a topic.
@@ -242,6 +259,9 @@ func (UnimplementedControllerServiceServer) Heartbeat(grpc.BidiStreamingServer[H
 }
 func (UnimplementedControllerServiceServer) AlterPartition(context.Context, *AlterPartitionRequest) (*AlterPartitionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method AlterPartition not implemented")
+}
+func (UnimplementedControllerServiceServer) GiveUpSeats(context.Context, *GiveUpSeatsRequest) (*GiveUpSeatsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GiveUpSeats not implemented")
 }
 func (UnimplementedControllerServiceServer) CreateTopic(context.Context, *CreateTopicRequest) (*CreateTopicResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateTopic not implemented")
@@ -327,6 +347,24 @@ func _ControllerService_AlterPartition_Handler(srv interface{}, ctx context.Cont
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ControllerServiceServer).AlterPartition(ctx, req.(*AlterPartitionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ControllerService_GiveUpSeats_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GiveUpSeatsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ControllerServiceServer).GiveUpSeats(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ControllerService_GiveUpSeats_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ControllerServiceServer).GiveUpSeats(ctx, req.(*GiveUpSeatsRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -482,6 +520,10 @@ var ControllerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "AlterPartition",
 			Handler:    _ControllerService_AlterPartition_Handler,
+		},
+		{
+			MethodName: "GiveUpSeats",
+			Handler:    _ControllerService_GiveUpSeats_Handler,
 		},
 		{
 			MethodName: "CreateTopic",

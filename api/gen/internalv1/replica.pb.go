@@ -21,6 +21,245 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// CheckDepth says how closely a range is looked at.
+type CheckDepth int32
+
+const (
+	// Not allowed.
+	CheckDepth_CHECK_DEPTH_UNSPECIFIED CheckDepth = 0
+	// The headers of committed batches in sealed segments.
+	CheckDepth_CHECK_DEPTH_HEADERS CheckDepth = 1
+	// Every byte of the batches.
+	CheckDepth_CHECK_DEPTH_BATCHES CheckDepth = 2
+	// Every byte of the sealed segments that the range touches, and their digests. It takes its time.
+	CheckDepth_CHECK_DEPTH_SEGMENTS CheckDepth = 3
+)
+
+// Enum value maps for CheckDepth.
+var (
+	CheckDepth_name = map[int32]string{
+		0: "CHECK_DEPTH_UNSPECIFIED",
+		1: "CHECK_DEPTH_HEADERS",
+		2: "CHECK_DEPTH_BATCHES",
+		3: "CHECK_DEPTH_SEGMENTS",
+	}
+	CheckDepth_value = map[string]int32{
+		"CHECK_DEPTH_UNSPECIFIED": 0,
+		"CHECK_DEPTH_HEADERS":     1,
+		"CHECK_DEPTH_BATCHES":     2,
+		"CHECK_DEPTH_SEGMENTS":    3,
+	}
+)
+
+func (x CheckDepth) Enum() *CheckDepth {
+	p := new(CheckDepth)
+	*p = x
+	return p
+}
+
+func (x CheckDepth) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CheckDepth) Descriptor() protoreflect.EnumDescriptor {
+	return file_penstock_internal_v1_replica_proto_enumTypes[0].Descriptor()
+}
+
+func (CheckDepth) Type() protoreflect.EnumType {
+	return &file_penstock_internal_v1_replica_proto_enumTypes[0]
+}
+
+func (x CheckDepth) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CheckDepth.Descriptor instead.
+func (CheckDepth) EnumDescriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{0}
+}
+
+// CheckRangeRequest asks the leader of a partition.
+type CheckRangeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who is speaking, as on a replica stream; credit_bytes and catch_up say nothing here.
+	Hello *ReplicaHello `protobuf:"bytes,1,opt,name=hello,proto3" json:"hello,omitempty"`
+	// Topic id, 16 bytes.
+	TopicId []byte `protobuf:"bytes,2,opt,name=topic_id,json=topicId,proto3" json:"topic_id,omitempty"`
+	// Partition number.
+	Partition int32 `protobuf:"varint,3,opt,name=partition,proto3" json:"partition,omitempty"`
+	// Leader epoch that the follower follows.
+	LeaderEpoch int32 `protobuf:"varint,4,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
+	// First offset of the range.
+	FromOffset int64 `protobuf:"varint,5,opt,name=from_offset,json=fromOffset,proto3" json:"from_offset,omitempty"`
+	// Its exclusive end.
+	ToOffset int64 `protobuf:"varint,6,opt,name=to_offset,json=toOffset,proto3" json:"to_offset,omitempty"`
+	// How closely to look.
+	Depth         CheckDepth `protobuf:"varint,7,opt,name=depth,proto3,enum=penstock.internal.v1.CheckDepth" json:"depth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRangeRequest) Reset() {
+	*x = CheckRangeRequest{}
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRangeRequest) ProtoMessage() {}
+
+func (x *CheckRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRangeRequest.ProtoReflect.Descriptor instead.
+func (*CheckRangeRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *CheckRangeRequest) GetHello() *ReplicaHello {
+	if x != nil {
+		return x.Hello
+	}
+	return nil
+}
+
+func (x *CheckRangeRequest) GetTopicId() []byte {
+	if x != nil {
+		return x.TopicId
+	}
+	return nil
+}
+
+func (x *CheckRangeRequest) GetPartition() int32 {
+	if x != nil {
+		return x.Partition
+	}
+	return 0
+}
+
+func (x *CheckRangeRequest) GetLeaderEpoch() int32 {
+	if x != nil {
+		return x.LeaderEpoch
+	}
+	return 0
+}
+
+func (x *CheckRangeRequest) GetFromOffset() int64 {
+	if x != nil {
+		return x.FromOffset
+	}
+	return 0
+}
+
+func (x *CheckRangeRequest) GetToOffset() int64 {
+	if x != nil {
+		return x.ToOffset
+	}
+	return 0
+}
+
+func (x *CheckRangeRequest) GetDepth() CheckDepth {
+	if x != nil {
+		return x.Depth
+	}
+	return CheckDepth_CHECK_DEPTH_UNSPECIFIED
+}
+
+// CheckRangeResponse tells what was looked at and is sound.
+type CheckRangeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// First offset that was looked at: that of the request, or the leader's log start offset where that is higher.
+	FromOffset int64 `protobuf:"varint,1,opt,name=from_offset,json=fromOffset,proto3" json:"from_offset,omitempty"`
+	// Where the check ended; the follower goes on there. It is from_offset where nothing of the range can be looked at.
+	NextOffset int64 `protobuf:"varint,2,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	// Digest over the headers of the whole batches between the two; unset for CHECK_DEPTH_SEGMENTS.
+	Digest uint64 `protobuf:"varint,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Number of those batches.
+	Batches int64 `protobuf:"varint,4,opt,name=batches,proto3" json:"batches,omitempty"`
+	// Compaction has worked on the leader's log: another replica may rightly hold other batches.
+	Compacted     bool `protobuf:"varint,5,opt,name=compacted,proto3" json:"compacted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRangeResponse) Reset() {
+	*x = CheckRangeResponse{}
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRangeResponse) ProtoMessage() {}
+
+func (x *CheckRangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRangeResponse.ProtoReflect.Descriptor instead.
+func (*CheckRangeResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CheckRangeResponse) GetFromOffset() int64 {
+	if x != nil {
+		return x.FromOffset
+	}
+	return 0
+}
+
+func (x *CheckRangeResponse) GetNextOffset() int64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *CheckRangeResponse) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+func (x *CheckRangeResponse) GetBatches() int64 {
+	if x != nil {
+		return x.Batches
+	}
+	return 0
+}
+
+func (x *CheckRangeResponse) GetCompacted() bool {
+	if x != nil {
+		return x.Compacted
+	}
+	return false
+}
+
 // FetchProducerSnapshotRequest asks the leader of a partition.
 type FetchProducerSnapshotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -40,7 +279,7 @@ type FetchProducerSnapshotRequest struct {
 
 func (x *FetchProducerSnapshotRequest) Reset() {
 	*x = FetchProducerSnapshotRequest{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[0]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +291,7 @@ func (x *FetchProducerSnapshotRequest) String() string {
 func (*FetchProducerSnapshotRequest) ProtoMessage() {}
 
 func (x *FetchProducerSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[0]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,7 +304,7 @@ func (x *FetchProducerSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchProducerSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*FetchProducerSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{0}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *FetchProducerSnapshotRequest) GetHello() *ReplicaHello {
@@ -114,7 +353,7 @@ type FetchProducerSnapshotResponse struct {
 
 func (x *FetchProducerSnapshotResponse) Reset() {
 	*x = FetchProducerSnapshotResponse{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[1]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -126,7 +365,7 @@ func (x *FetchProducerSnapshotResponse) String() string {
 func (*FetchProducerSnapshotResponse) ProtoMessage() {}
 
 func (x *FetchProducerSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[1]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -139,7 +378,7 @@ func (x *FetchProducerSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchProducerSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*FetchProducerSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{1}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FetchProducerSnapshotResponse) GetData() []byte {
@@ -159,14 +398,16 @@ type ReplicateRequest struct {
 	// Progress.
 	Acks []*ReplicaAck `protobuf:"bytes,3,rep,name=acks,proto3" json:"acks,omitempty"`
 	// Subscriptions to drop.
-	Unsubscribe   []uint64 `protobuf:"varint,4,rep,packed,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
+	Unsubscribe []uint64 `protobuf:"varint,4,rep,packed,name=unsubscribe,proto3" json:"unsubscribe,omitempty"`
+	// Frames that could not be appended because their bytes are no sound batches; their subscriptions are dropped.
+	BadFrames     []*BadFrame `protobuf:"bytes,5,rep,name=bad_frames,json=badFrames,proto3" json:"bad_frames,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicateRequest) Reset() {
 	*x = ReplicateRequest{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[2]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -178,7 +419,7 @@ func (x *ReplicateRequest) String() string {
 func (*ReplicateRequest) ProtoMessage() {}
 
 func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[2]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -191,7 +432,7 @@ func (x *ReplicateRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateRequest.ProtoReflect.Descriptor instead.
 func (*ReplicateRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{2}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReplicateRequest) GetHello() *ReplicaHello {
@@ -222,6 +463,77 @@ func (x *ReplicateRequest) GetUnsubscribe() []uint64 {
 	return nil
 }
 
+func (x *ReplicateRequest) GetBadFrames() []*BadFrame {
+	if x != nil {
+		return x.BadFrames
+	}
+	return nil
+}
+
+// BadFrame is a frame with batches that fail their checks. The leader looks at what it has there.
+type BadFrame struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the subscription.
+	SubscriptionId uint64 `protobuf:"varint,1,opt,name=subscription_id,json=subscriptionId,proto3" json:"subscription_id,omitempty"`
+	// Leader epoch of the subscription.
+	LeaderEpoch int32 `protobuf:"varint,2,opt,name=leader_epoch,json=leaderEpoch,proto3" json:"leader_epoch,omitempty"`
+	// Log end offset of the follower, which the frame should have gone on from.
+	Offset        int64 `protobuf:"varint,3,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BadFrame) Reset() {
+	*x = BadFrame{}
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BadFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BadFrame) ProtoMessage() {}
+
+func (x *BadFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BadFrame.ProtoReflect.Descriptor instead.
+func (*BadFrame) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *BadFrame) GetSubscriptionId() uint64 {
+	if x != nil {
+		return x.SubscriptionId
+	}
+	return 0
+}
+
+func (x *BadFrame) GetLeaderEpoch() int32 {
+	if x != nil {
+		return x.LeaderEpoch
+	}
+	return 0
+}
+
+func (x *BadFrame) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 // ReplicaHello introduces a follower broker.
 type ReplicaHello struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -243,7 +555,7 @@ type ReplicaHello struct {
 
 func (x *ReplicaHello) Reset() {
 	*x = ReplicaHello{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[3]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -255,7 +567,7 @@ func (x *ReplicaHello) String() string {
 func (*ReplicaHello) ProtoMessage() {}
 
 func (x *ReplicaHello) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[3]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -268,7 +580,7 @@ func (x *ReplicaHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaHello.ProtoReflect.Descriptor instead.
 func (*ReplicaHello) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{3}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ReplicaHello) GetClusterId() []byte {
@@ -340,7 +652,7 @@ type ReplicaSubscribe struct {
 
 func (x *ReplicaSubscribe) Reset() {
 	*x = ReplicaSubscribe{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[4]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -352,7 +664,7 @@ func (x *ReplicaSubscribe) String() string {
 func (*ReplicaSubscribe) ProtoMessage() {}
 
 func (x *ReplicaSubscribe) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[4]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -365,7 +677,7 @@ func (x *ReplicaSubscribe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaSubscribe.ProtoReflect.Descriptor instead.
 func (*ReplicaSubscribe) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{4}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ReplicaSubscribe) GetSubscriptionId() uint64 {
@@ -452,7 +764,7 @@ type ReplicaAck struct {
 
 func (x *ReplicaAck) Reset() {
 	*x = ReplicaAck{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[5]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -464,7 +776,7 @@ func (x *ReplicaAck) String() string {
 func (*ReplicaAck) ProtoMessage() {}
 
 func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[5]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -477,7 +789,7 @@ func (x *ReplicaAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaAck.ProtoReflect.Descriptor instead.
 func (*ReplicaAck) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{5}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReplicaAck) GetSubscriptionId() uint64 {
@@ -550,7 +862,7 @@ type ReplicateResponse struct {
 
 func (x *ReplicateResponse) Reset() {
 	*x = ReplicateResponse{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[6]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +874,7 @@ func (x *ReplicateResponse) String() string {
 func (*ReplicateResponse) ProtoMessage() {}
 
 func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[6]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +887,7 @@ func (x *ReplicateResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicateResponse.ProtoReflect.Descriptor instead.
 func (*ReplicateResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{6}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReplicateResponse) GetSubscriptionId() uint64 {
@@ -654,7 +966,7 @@ type DivergingEpoch struct {
 
 func (x *DivergingEpoch) Reset() {
 	*x = DivergingEpoch{}
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[7]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -666,7 +978,7 @@ func (x *DivergingEpoch) String() string {
 func (*DivergingEpoch) ProtoMessage() {}
 
 func (x *DivergingEpoch) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_replica_proto_msgTypes[7]
+	mi := &file_penstock_internal_v1_replica_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -679,7 +991,7 @@ func (x *DivergingEpoch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DivergingEpoch.ProtoReflect.Descriptor instead.
 func (*DivergingEpoch) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{7}
+	return file_penstock_internal_v1_replica_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *DivergingEpoch) GetEpoch() int32 {
@@ -700,7 +1012,24 @@ var File_penstock_internal_v1_replica_proto protoreflect.FileDescriptor
 
 const file_penstock_internal_v1_replica_proto_rawDesc = "" +
 	"\n" +
-	"\"penstock/internal/v1/replica.proto\x12\x14penstock.internal.v1\"\xcc\x01\n" +
+	"\"penstock/internal/v1/replica.proto\x12\x14penstock.internal.v1\"\x9f\x02\n" +
+	"\x11CheckRangeRequest\x128\n" +
+	"\x05hello\x18\x01 \x01(\v2\".penstock.internal.v1.ReplicaHelloR\x05hello\x12\x19\n" +
+	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x1c\n" +
+	"\tpartition\x18\x03 \x01(\x05R\tpartition\x12!\n" +
+	"\fleader_epoch\x18\x04 \x01(\x05R\vleaderEpoch\x12\x1f\n" +
+	"\vfrom_offset\x18\x05 \x01(\x03R\n" +
+	"fromOffset\x12\x1b\n" +
+	"\tto_offset\x18\x06 \x01(\x03R\btoOffset\x126\n" +
+	"\x05depth\x18\a \x01(\x0e2 .penstock.internal.v1.CheckDepthR\x05depth\"\xa6\x01\n" +
+	"\x12CheckRangeResponse\x12\x1f\n" +
+	"\vfrom_offset\x18\x01 \x01(\x03R\n" +
+	"fromOffset\x12\x1f\n" +
+	"\vnext_offset\x18\x02 \x01(\x03R\n" +
+	"nextOffset\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\x04R\x06digest\x12\x18\n" +
+	"\abatches\x18\x04 \x01(\x03R\abatches\x12\x1c\n" +
+	"\tcompacted\x18\x05 \x01(\bR\tcompacted\"\xcc\x01\n" +
 	"\x1cFetchProducerSnapshotRequest\x128\n" +
 	"\x05hello\x18\x01 \x01(\v2\".penstock.internal.v1.ReplicaHelloR\x05hello\x12\x19\n" +
 	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x1c\n" +
@@ -708,12 +1037,18 @@ const file_penstock_internal_v1_replica_proto_rawDesc = "" +
 	"\fleader_epoch\x18\x04 \x01(\x05R\vleaderEpoch\x12\x16\n" +
 	"\x06offset\x18\x05 \x01(\x03R\x06offset\"3\n" +
 	"\x1dFetchProducerSnapshotResponse\x12\x12\n" +
-	"\x04data\x18\x01 \x01(\fR\x04data\"\xea\x01\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\xa9\x02\n" +
 	"\x10ReplicateRequest\x128\n" +
 	"\x05hello\x18\x01 \x01(\v2\".penstock.internal.v1.ReplicaHelloR\x05hello\x12D\n" +
 	"\tsubscribe\x18\x02 \x03(\v2&.penstock.internal.v1.ReplicaSubscribeR\tsubscribe\x124\n" +
 	"\x04acks\x18\x03 \x03(\v2 .penstock.internal.v1.ReplicaAckR\x04acks\x12 \n" +
-	"\vunsubscribe\x18\x04 \x03(\x04R\vunsubscribe\"\xc8\x01\n" +
+	"\vunsubscribe\x18\x04 \x03(\x04R\vunsubscribe\x12=\n" +
+	"\n" +
+	"bad_frames\x18\x05 \x03(\v2\x1e.penstock.internal.v1.BadFrameR\tbadFrames\"n\n" +
+	"\bBadFrame\x12'\n" +
+	"\x0fsubscription_id\x18\x01 \x01(\x04R\x0esubscriptionId\x12!\n" +
+	"\fleader_epoch\x18\x02 \x01(\x05R\vleaderEpoch\x12\x16\n" +
+	"\x06offset\x18\x03 \x01(\x03R\x06offset\"\xc8\x01\n" +
 	"\fReplicaHello\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\fR\tclusterId\x12\x1b\n" +
@@ -757,10 +1092,18 @@ const file_penstock_internal_v1_replica_proto_rawDesc = "" +
 	"\x0eDivergingEpoch\x12\x14\n" +
 	"\x05epoch\x18\x01 \x01(\x05R\x05epoch\x12\x1d\n" +
 	"\n" +
-	"end_offset\x18\x02 \x01(\x03R\tendOffset2\xf7\x01\n" +
+	"end_offset\x18\x02 \x01(\x03R\tendOffset*u\n" +
+	"\n" +
+	"CheckDepth\x12\x1b\n" +
+	"\x17CHECK_DEPTH_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13CHECK_DEPTH_HEADERS\x10\x01\x12\x17\n" +
+	"\x13CHECK_DEPTH_BATCHES\x10\x02\x12\x18\n" +
+	"\x14CHECK_DEPTH_SEGMENTS\x10\x032\xd8\x02\n" +
 	"\x0eReplicaService\x12`\n" +
 	"\tReplicate\x12&.penstock.internal.v1.ReplicateRequest\x1a'.penstock.internal.v1.ReplicateResponse(\x010\x01\x12\x82\x01\n" +
-	"\x15FetchProducerSnapshot\x122.penstock.internal.v1.FetchProducerSnapshotRequest\x1a3.penstock.internal.v1.FetchProducerSnapshotResponse0\x01B?Z=github.com/penstock-io/penstock/api/gen/internalv1;internalv1b\x06proto3"
+	"\x15FetchProducerSnapshot\x122.penstock.internal.v1.FetchProducerSnapshotRequest\x1a3.penstock.internal.v1.FetchProducerSnapshotResponse0\x01\x12_\n" +
+	"\n" +
+	"CheckRange\x12'.penstock.internal.v1.CheckRangeRequest\x1a(.penstock.internal.v1.CheckRangeResponseB?Z=github.com/penstock-io/penstock/api/gen/internalv1;internalv1b\x06proto3"
 
 var (
 	file_penstock_internal_v1_replica_proto_rawDescOnce sync.Once
@@ -774,32 +1117,42 @@ func file_penstock_internal_v1_replica_proto_rawDescGZIP() []byte {
 	return file_penstock_internal_v1_replica_proto_rawDescData
 }
 
-var file_penstock_internal_v1_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_penstock_internal_v1_replica_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_penstock_internal_v1_replica_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_penstock_internal_v1_replica_proto_goTypes = []any{
-	(*FetchProducerSnapshotRequest)(nil),  // 0: penstock.internal.v1.FetchProducerSnapshotRequest
-	(*FetchProducerSnapshotResponse)(nil), // 1: penstock.internal.v1.FetchProducerSnapshotResponse
-	(*ReplicateRequest)(nil),              // 2: penstock.internal.v1.ReplicateRequest
-	(*ReplicaHello)(nil),                  // 3: penstock.internal.v1.ReplicaHello
-	(*ReplicaSubscribe)(nil),              // 4: penstock.internal.v1.ReplicaSubscribe
-	(*ReplicaAck)(nil),                    // 5: penstock.internal.v1.ReplicaAck
-	(*ReplicateResponse)(nil),             // 6: penstock.internal.v1.ReplicateResponse
-	(*DivergingEpoch)(nil),                // 7: penstock.internal.v1.DivergingEpoch
+	(CheckDepth)(0),                       // 0: penstock.internal.v1.CheckDepth
+	(*CheckRangeRequest)(nil),             // 1: penstock.internal.v1.CheckRangeRequest
+	(*CheckRangeResponse)(nil),            // 2: penstock.internal.v1.CheckRangeResponse
+	(*FetchProducerSnapshotRequest)(nil),  // 3: penstock.internal.v1.FetchProducerSnapshotRequest
+	(*FetchProducerSnapshotResponse)(nil), // 4: penstock.internal.v1.FetchProducerSnapshotResponse
+	(*ReplicateRequest)(nil),              // 5: penstock.internal.v1.ReplicateRequest
+	(*BadFrame)(nil),                      // 6: penstock.internal.v1.BadFrame
+	(*ReplicaHello)(nil),                  // 7: penstock.internal.v1.ReplicaHello
+	(*ReplicaSubscribe)(nil),              // 8: penstock.internal.v1.ReplicaSubscribe
+	(*ReplicaAck)(nil),                    // 9: penstock.internal.v1.ReplicaAck
+	(*ReplicateResponse)(nil),             // 10: penstock.internal.v1.ReplicateResponse
+	(*DivergingEpoch)(nil),                // 11: penstock.internal.v1.DivergingEpoch
 }
 var file_penstock_internal_v1_replica_proto_depIdxs = []int32{
-	3, // 0: penstock.internal.v1.FetchProducerSnapshotRequest.hello:type_name -> penstock.internal.v1.ReplicaHello
-	3, // 1: penstock.internal.v1.ReplicateRequest.hello:type_name -> penstock.internal.v1.ReplicaHello
-	4, // 2: penstock.internal.v1.ReplicateRequest.subscribe:type_name -> penstock.internal.v1.ReplicaSubscribe
-	5, // 3: penstock.internal.v1.ReplicateRequest.acks:type_name -> penstock.internal.v1.ReplicaAck
-	7, // 4: penstock.internal.v1.ReplicateResponse.diverging:type_name -> penstock.internal.v1.DivergingEpoch
-	2, // 5: penstock.internal.v1.ReplicaService.Replicate:input_type -> penstock.internal.v1.ReplicateRequest
-	0, // 6: penstock.internal.v1.ReplicaService.FetchProducerSnapshot:input_type -> penstock.internal.v1.FetchProducerSnapshotRequest
-	6, // 7: penstock.internal.v1.ReplicaService.Replicate:output_type -> penstock.internal.v1.ReplicateResponse
-	1, // 8: penstock.internal.v1.ReplicaService.FetchProducerSnapshot:output_type -> penstock.internal.v1.FetchProducerSnapshotResponse
-	7, // [7:9] is the sub-list for method output_type
-	5, // [5:7] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	7,  // 0: penstock.internal.v1.CheckRangeRequest.hello:type_name -> penstock.internal.v1.ReplicaHello
+	0,  // 1: penstock.internal.v1.CheckRangeRequest.depth:type_name -> penstock.internal.v1.CheckDepth
+	7,  // 2: penstock.internal.v1.FetchProducerSnapshotRequest.hello:type_name -> penstock.internal.v1.ReplicaHello
+	7,  // 3: penstock.internal.v1.ReplicateRequest.hello:type_name -> penstock.internal.v1.ReplicaHello
+	8,  // 4: penstock.internal.v1.ReplicateRequest.subscribe:type_name -> penstock.internal.v1.ReplicaSubscribe
+	9,  // 5: penstock.internal.v1.ReplicateRequest.acks:type_name -> penstock.internal.v1.ReplicaAck
+	6,  // 6: penstock.internal.v1.ReplicateRequest.bad_frames:type_name -> penstock.internal.v1.BadFrame
+	11, // 7: penstock.internal.v1.ReplicateResponse.diverging:type_name -> penstock.internal.v1.DivergingEpoch
+	5,  // 8: penstock.internal.v1.ReplicaService.Replicate:input_type -> penstock.internal.v1.ReplicateRequest
+	3,  // 9: penstock.internal.v1.ReplicaService.FetchProducerSnapshot:input_type -> penstock.internal.v1.FetchProducerSnapshotRequest
+	1,  // 10: penstock.internal.v1.ReplicaService.CheckRange:input_type -> penstock.internal.v1.CheckRangeRequest
+	10, // 11: penstock.internal.v1.ReplicaService.Replicate:output_type -> penstock.internal.v1.ReplicateResponse
+	4,  // 12: penstock.internal.v1.ReplicaService.FetchProducerSnapshot:output_type -> penstock.internal.v1.FetchProducerSnapshotResponse
+	2,  // 13: penstock.internal.v1.ReplicaService.CheckRange:output_type -> penstock.internal.v1.CheckRangeResponse
+	11, // [11:14] is the sub-list for method output_type
+	8,  // [8:11] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_penstock_internal_v1_replica_proto_init() }
@@ -812,13 +1165,14 @@ func file_penstock_internal_v1_replica_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_internal_v1_replica_proto_rawDesc), len(file_penstock_internal_v1_replica_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   8,
+			NumEnums:      1,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_penstock_internal_v1_replica_proto_goTypes,
 		DependencyIndexes: file_penstock_internal_v1_replica_proto_depIdxs,
+		EnumInfos:         file_penstock_internal_v1_replica_proto_enumTypes,
 		MessageInfos:      file_penstock_internal_v1_replica_proto_msgTypes,
 	}.Build()
 	File_penstock_internal_v1_replica_proto = out.File

@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	ReplicaService_Replicate_FullMethodName             = "/penstock.internal.v1.ReplicaService/Replicate"
 	ReplicaService_FetchProducerSnapshot_FullMethodName = "/penstock.internal.v1.ReplicaService/FetchProducerSnapshot"
+	ReplicaService_CheckRange_FullMethodName            = "/penstock.internal.v1.ReplicaService/CheckRange"
 )
 
 // ReplicaServiceClient is the client API for ReplicaService service.
@@ -34,6 +35,10 @@ type ReplicaServiceClient interface {
 	// FetchProducerSnapshot sends the state of the idempotent producers at the leader's log start offset, in parts: a replica
 	// that begins there has no batches to learn it from.
 	FetchProducerSnapshot(ctx context.Context, in *FetchProducerSnapshotRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchProducerSnapshotResponse], error)
+	// CheckRange asks the leader of a partition to look at a range of its log, a bounded piece a call: for a follower that has
+	// found damage and is about to replace its own, or that compares its log with the leader's. Damage that the leader finds is
+	// answered by CORRUPT_RECORD, and the leader draws its consequences.
+	CheckRange(ctx context.Context, in *CheckRangeRequest, opts ...grpc.CallOption) (*CheckRangeResponse, error)
 }
 
 type replicaServiceClient struct {
@@ -76,6 +81,16 @@ func (c *replicaServiceClient) FetchProducerSnapshot(ctx context.Context, in *Fe
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ReplicaService_FetchProducerSnapshotClient = grpc.ServerStreamingClient[FetchProducerSnapshotResponse]
 
+func (c *replicaServiceClient) CheckRange(ctx context.Context, in *CheckRangeRequest, opts ...grpc.CallOption) (*CheckRangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CheckRangeResponse)
+	err := c.cc.Invoke(ctx, ReplicaService_CheckRange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReplicaServiceServer is the server API for ReplicaService service.
 // All implementations must embed UnimplementedReplicaServiceServer
 // for forward compatibility.
@@ -87,6 +102,10 @@ type ReplicaServiceServer interface {
 	// FetchProducerSnapshot sends the state of the idempotent producers at the leader's log start offset, in parts: a replica
 	// that begins there has no batches to learn it from.
 	FetchProducerSnapshot(*FetchProducerSnapshotRequest, grpc.ServerStreamingServer[FetchProducerSnapshotResponse]) error
+	// CheckRange asks the leader of a partition to look at a range of its log, a bounded piece a call: for a follower that has
+	// found damage and is about to replace its own, or that compares its log with the leader's. Damage that the leader finds is
+	// answered by CORRUPT_RECORD, and the leader draws its consequences.
+	CheckRange(context.Context, *CheckRangeRequest) (*CheckRangeResponse, error)
 	mustEmbedUnimplementedReplicaServiceServer()
 }
 
@@ -102,6 +121,9 @@ func (UnimplementedReplicaServiceServer) Replicate(grpc.BidiStreamingServer[Repl
 }
 func (UnimplementedReplicaServiceServer) FetchProducerSnapshot(*FetchProducerSnapshotRequest, grpc.ServerStreamingServer[FetchProducerSnapshotResponse]) error {
 	return status.Error(codes.Unimplemented, "method FetchProducerSnapshot not implemented")
+}
+func (UnimplementedReplicaServiceServer) CheckRange(context.Context, *CheckRangeRequest) (*CheckRangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CheckRange not implemented")
 }
 func (UnimplementedReplicaServiceServer) mustEmbedUnimplementedReplicaServiceServer() {}
 func (UnimplementedReplicaServiceServer) testEmbeddedByValue()                        {}
@@ -142,13 +164,36 @@ func _ReplicaService_FetchProducerSnapshot_Handler(srv interface{}, stream grpc.
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ReplicaService_FetchProducerSnapshotServer = grpc.ServerStreamingServer[FetchProducerSnapshotResponse]
 
+func _ReplicaService_CheckRange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CheckRangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReplicaServiceServer).CheckRange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReplicaService_CheckRange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReplicaServiceServer).CheckRange(ctx, req.(*CheckRangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReplicaService_ServiceDesc is the grpc.ServiceDesc for ReplicaService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
 var ReplicaService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "penstock.internal.v1.ReplicaService",
 	HandlerType: (*ReplicaServiceServer)(nil),
-	Methods:     []grpc.MethodDesc{},
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "CheckRange",
+			Handler:    _ReplicaService_CheckRange_Handler,
+		},
+	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Replicate",
