@@ -88,6 +88,7 @@ verify-generated: $(TOOLS)
 	diff -u $(ERROR_CODES) "$$fresh/error_code.proto" && \
 	$(GO) run ./internal/metadata/settingsgen | diff -u docs/topic-settings.md - && \
 	$(GO) run ./internal/broker/metricsgen | diff -u docs/metrics.md - && \
+	$(GO) run ./internal/config/configgen | diff -u docs/configuration.md - && \
 	$(BUF) generate --template api/buf.gen.yaml -o "$$fresh" && \
 	diff -ru api/gen "$$fresh/api/gen" || { echo "generated code is not up to date: run make generate"; exit 1; }
 
@@ -124,6 +125,8 @@ generate: $(TOOLS) ## Generate the error codes and pages from their tables, and 
 	mv docs/topic-settings.md.new docs/topic-settings.md
 	$(GO) run ./internal/broker/metricsgen > docs/metrics.md.new
 	mv docs/metrics.md.new docs/metrics.md
+	$(GO) run ./internal/config/configgen > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
 	$(BUF) generate --template api/buf.gen.yaml
 
 

@@ -35,6 +35,10 @@ func (c *Config) checkTimes() error {
 		return &Error{Key: "heartbeat.interval", Err: fmt.Errorf(
 			"%v is more than a third of session.timeout (%v)", c.HeartbeatInterval, c.SessionTimeout)}
 	}
+	if c.Raft.Election < c.Raft.Heartbeat {
+		return &Error{Key: "raft.election.timeout", Err: fmt.Errorf(
+			"%v is less than raft.heartbeat.timeout (%v)", c.Raft.Election, c.Raft.Heartbeat)}
+	}
 	if c.Raft.Lease > c.Raft.Heartbeat {
 		return &Error{Key: "raft.lease.timeout", Err: fmt.Errorf(
 			"%v is more than raft.heartbeat.timeout (%v)", c.Raft.Lease, c.Raft.Heartbeat)}
@@ -49,10 +53,14 @@ func reach(l *Listener) {
 	}
 }
 
-// Warnings returns what the operator should know of a configuration that is allowed: listeners beyond loopback, and
-// addresses that nobody can reach.
+// Warnings returns what the operator should know of a configuration that is allowed: listeners beyond loopback,
+// addresses that nobody can reach, and a key that everybody can read.
 func (c *Config) Warnings() []string {
 	var warnings []string
+	if c.exposed != "" {
+		warnings = append(warnings, fmt.Sprintf(
+			"gossip.key.file %s can be read or changed by everybody on this machine: chmod 600 it, and think of a new key", c.exposed))
+	}
 	look := func(name string, l Listener) {
 		host, _, err := net.SplitHostPort(l.Bind)
 		if err == nil && !loopback(host) {

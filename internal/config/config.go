@@ -42,6 +42,7 @@ type Config struct {
 	PProf  bool // profiles on the admin listener
 
 	settings []Setting
+	exposed  string // a file with a secret that everybody on the machine can read; empty for none
 }
 
 // Roles are what a node does; at least one is set.

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -79,7 +80,17 @@ func TestRefusals(t *testing.T) {
 		{"repeated key", "node.id: 1\nnode.id: 2", "", "twice"},
 		{"repeated key, nested", "node.id: 1\nnode: {id: 2}", "", "twice, first at"},
 		{"unknown variable", "", "PENSTOCK_NODE_IDD=1", "PENSTOCK_NODE_ID"},
-		{"bad number", "node.id: -1", "", "node id"},
+		{"bad number", "node.id: -1", "", "out of range"},
+		{"number that is none", "node.id: one", "", "whole number"},
+		{"number above its bound", "limits.streams: 1000001", "", "1 to 1000000"},
+		{"size below its bound", "limits.message.bytes: 1KiB\nlimits.header.bytes: 1", "", "1KiB to 16MiB"},
+		{"size that is none", "limits.message.bytes: much", "", "16MiB"},
+		{"duration without unit", "session.timeout: 3", "", "no duration"},
+		{"duration beyond its bound", "session.timeout: 1h", "", "100ms to 10m"},
+		{"bad level", "log.level: loud", "", "trace, debug, info, warn, error"},
+		{"bad format", "log.format: xml", "", "text, json"},
+		{"bad switch", "admin.pprof: maybe", "", "true, false"},
+		{"election shorter than heartbeat", "raft.election.timeout: 100ms", "", "raft.heartbeat.timeout"},
 		{"bad address", "listen.peer: here", "", "host:port"},
 		{"bad role", "roles: [king]", "", "king"},
 		{"no voters", "roles: broker", "", "name the voters"},
@@ -120,15 +131,62 @@ func TestFlagGivenTwiceRefuses(t *testing.T) {
 	}
 }
 
+func withKey(path string) config.Source {
+	return config.Source{Flags: map[string]string{"gossip.key.file": path}}
+}
+
 func TestGossipKey(t *testing.T) {
 	for _, text := range []string{strings.Repeat("ab", 32) + "\n", strings.Repeat("k", 32)} {
-		c, err := config.Load(config.Source{Flags: map[string]string{"gossip.key.file": write(t, text)}})
-		if err != nil || len(c.GossipKey) != 32 {
+		c, err := config.Load(withKey(write(t, text)))
+		if err != nil || len(c.GossipKey) != 32 || len(c.Warnings()) != 0 {
 			t.Errorf("%q: %v", text, err)
 		}
+		var out strings.Builder
+		if err := errors.Join(err, c.Print(&out)); err != nil || strings.Contains(out.String(), strings.TrimSpace(text)) {
+			t.Errorf("the key is printed (%v):\n%s", err, out.String())
+		}
 	}
-	if _, err := config.Load(config.Source{Flags: map[string]string{"gossip.key.file": write(t, "short")}}); err == nil {
-		t.Error("a short key was accepted")
+}
+
+// A key that is named and cannot be used refuses to start: gossip without a key would be something weaker.
+func TestABadGossipKeyRefuses(t *testing.T) {
+	directory := t.TempDir()
+	for name, path := range map[string]string{
+		"short": write(t, "short"), "long": write(t, strings.Repeat("ab", 33)), "empty": write(t, ""), "no digits": write(t, strings.Repeat("xy", 32)),
+		"missing": filepath.Join(directory, "none"), "a directory": directory, "too large": write(t, strings.Repeat("ab", 1<<20)),
+	} {
+		c, err := config.Load(withKey(path))
+		var typed *config.Error
+		if !errors.As(err, &typed) || typed.Key != "gossip.key.file" || !strings.Contains(err.Error(), path) || c != nil {
+			t.Errorf("%s: got %v", name, err)
+		}
+	}
+	if os.Geteuid() == 0 {
+		return // root reads everything
+	}
+	secret := write(t, strings.Repeat("k", 32))
+	if err := os.Chmod(secret, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Load(withKey(secret)); !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("unreadable: got %v", err)
+	}
+}
+
+func TestWarnsOfAKeyThatEverybodyCanRead(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("modes of files say nothing there")
+	}
+	secret := write(t, strings.Repeat("k", 32))
+	if err := os.Chmod(secret, 0o644); err != nil { //nolint:gosec // that is the fault
+		t.Fatal(err)
+	}
+	c, err := config.Load(withKey(secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if w := c.Warnings(); len(w) != 1 || !strings.Contains(w[0], secret) {
+		t.Errorf("warnings: %q", w)
 	}
 }
 

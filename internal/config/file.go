@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -17,7 +18,7 @@ const maxFileBytes = 1 << 20
 // readFile reads a YAML file of settings. Keys may be written flat (listen.peer: ...) or nested, each once.
 func readFile(path string) (layer, error) {
 	fail := func(err error) (layer, error) { return nil, &Error{Where: path, Err: err} }
-	text, err := readNamed(path)
+	text, _, err := readNamed(path)
 	if err != nil {
 		return fail(err)
 	}
@@ -103,37 +104,39 @@ func isPrefix(prefix string) bool {
 	return false
 }
 
-func readNamed(path string) (_ []byte, err error) {
+// readNamed reads a file that the operator named; open says that everybody on the machine may read or write it.
+func readNamed(path string) (_ []byte, open bool, err error) {
 	file, err := os.Open(path) //nolint:gosec // the operator names the file
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, false, err
+	}
 	text, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if len(text) > maxFileBytes {
-		return nil, fmt.Errorf("it is larger than %d bytes", maxFileBytes)
+		return nil, false, fmt.Errorf("%s is larger than %d bytes", path, maxFileBytes)
 	}
-	return text, nil
+	return text, runtime.GOOS != "windows" && info.Mode().Perm()&0o006 != 0, nil
 }
 
 // gossipKeyBytes is the size of a key for AES-256.
 const gossipKeyBytes = 32
 
-func readKey(path string) ([]byte, error) {
-	raw, err := readNamed(path)
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) == gossipKeyBytes {
-		return raw, nil
+func readKey(path string) (_ []byte, open bool, err error) {
+	raw, open, err := readNamed(path)
+	if err != nil || len(raw) == gossipKeyBytes {
+		return raw, open, err
 	}
 	key, err := hex.DecodeString(strings.TrimSpace(string(raw)))
 	if err != nil || len(key) != gossipKeyBytes {
-		return nil, fmt.Errorf("%s holds no key: it needs %d raw bytes or %d hexadecimal digits",
+		return nil, false, fmt.Errorf("%s holds no key: it needs %d raw bytes or %d hexadecimal digits",
 			path, gossipKeyBytes, 2*gossipKeyBytes)
 	}
-	return key, nil
+	return key, open, nil
 }

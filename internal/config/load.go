@@ -76,7 +76,11 @@ func Load(source Source) (*Config, error) {
 			setting.Origin, setting.Where = from.origin, from.where
 		}
 		c.settings = append(c.settings, setting)
-		if err := key.set(c, setting.Value); err != nil {
+		err := key.check(setting.Value)
+		if err == nil {
+			err = key.set(c, setting.Value)
+		}
+		if err != nil {
 			return nil, &Error{Key: key.Name, Where: setting.Where, Err: err}
 		}
 	}

@@ -33,6 +33,20 @@ func NewLogger(w io.Writer, format LogFormat, level slog.Leveler) (*slog.Logger,
 	}
 }
 
+// Levels are the names of the levels, from the most talkative on.
+func Levels() []string { return []string{"trace", "debug", "info", "warn", "error"} }
+
+// LevelName is what ParseLevel reads as the level, where it is one of those; another one is named after the next lower one.
+func LevelName(level slog.Level) string {
+	name := "trace"
+	for _, n := range Levels() {
+		if l, err := ParseLevel(n); err == nil && level >= l {
+			name = n
+		}
+	}
+	return name
+}
+
 // ParseLevel reads trace, debug, info, warn or error, in upper or lower case.
 func ParseLevel(name string) (slog.Level, error) {
 	switch strings.ToLower(name) {
