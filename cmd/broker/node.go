@@ -24,8 +24,10 @@ func runNode(ctx context.Context, cfg *config.Config, errOut io.Writer) (err err
 	if err != nil {
 		return err
 	}
-	tuneMemory(cfg.Memory)
 	logger = logger.With("node", int(cfg.NodeID))
+	if err := takeResources(cfg, logger); err != nil {
+		return err
+	}
 	node, err := broker.Start(ctx, cfg, logger)
 	if err != nil {
 		return err

@@ -74,13 +74,23 @@ func (b *lockedBuffer) String() string {
 // launch starts the program with a clean environment; what it started is killed at the end of the test.
 func launch(t *testing.T, args ...string) *program {
 	t.Helper()
+	return launchWith(t, "", nil, args...)
+}
+
+// launchWith launches the program with more variables, from a shell that runs the commands of before first, such as ulimit.
+func launchWith(t *testing.T, before string, env []string, args ...string) *program {
+	t.Helper()
 	path, err := built()
 	if err != nil {
 		t.Fatal(err)
 	}
 	p := &program{t: t, out: &lockedBuffer{}, exited: make(chan struct{})}
-	p.cmd = exec.Command(path, args...) //nolint:gosec // our own program
-	p.cmd.Env = childEnv(os.Environ())
+	if before == "" {
+		p.cmd = exec.Command(path, args...) //nolint:gosec // our own program
+	} else {
+		p.cmd = exec.Command("sh", append([]string{"-c", before + ` && exec "$0" "$@"`, path}, args...)...) //nolint:gosec // the same
+	}
+	p.cmd.Env = append(childEnv(os.Environ()), env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

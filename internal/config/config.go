@@ -37,9 +37,10 @@ type Config struct {
 	Raft              RaftTimeouts
 	ShutdownTimeout   time.Duration // how long a clean stop waits for leaderships to move
 
-	Limits Limits
-	Memory Memory
-	PProf  bool // profiles on the admin listener
+	Limits    Limits
+	OpenFiles int // storage.open.files; 0 where it follows from what the process may open
+	Memory    Memory
+	PProf     bool // profiles on the admin listener
 
 	settings []Setting
 	exposed  string // a file with a secret that everybody on the machine can read; empty for none
@@ -104,7 +105,7 @@ type Limits struct {
 // Memory tunes the garbage collector.
 type Memory struct {
 	GCPercent  int
-	LimitBytes int64 // soft limit of the Go heap; 0 is three quarters of the memory of the machine or container
+	LimitBytes int64 // soft limit of the Go runtime; 0 where it follows from the control group
 }
 
 // IsVoter reports whether the node is one of the configured voters.

@@ -205,6 +205,11 @@ var keys = []Key{
 		Doc: "Most subscriptions on one fetch stream.",
 	},
 	{
+		Name: "storage.open.files", Kind: KindInt, Default: "0", Min: 0, Max: 10_000_000,
+		set: number(func(c *Config) *int { return &c.OpenFiles }),
+		Doc: "Most files of segments that are kept open; 0 is half of what the process may open beside connections, at most 65536.",
+	},
+	{
 		Name: "admin.pprof", Kind: KindBool, Default: "false", Values: []string{"true", "false"},
 		set: boolean(func(c *Config) *bool { return &c.PProf }),
 		Doc: "Serve Go profiles below /debug/pprof/ on the admin listener.",
@@ -217,7 +222,7 @@ var keys = []Key{
 	{
 		Name: "memory.limit.bytes", Kind: KindBytes, Default: "0", Min: 0, Max: 16_384 * gib,
 		set: bytesInt64(func(c *Config) *int64 { return &c.Memory.LimitBytes }),
-		Doc: "Soft limit of the Go heap, as GOMEMLIMIT, which goes before it; 0 is three quarters of the memory there is.",
+		Doc: "Soft limit of the memory of the Go runtime, as GOMEMLIMIT, which goes before it; 0 is 90% of the limit of the control group, and none without one.",
 	},
 }
 

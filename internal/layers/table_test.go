@@ -19,6 +19,7 @@ var table = map[string]int{
 
 	"internal/storage":    2, // partition log
 	"internal/membership": 2, // memberlist wrapper
+	"internal/resources":  2, // memory and open files of the process
 	"client":              2, // public Go client
 
 	"internal/replication": 3, // partitions, HighWatermark, ISR
