@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -13,8 +12,10 @@ import (
 
 // TestReady asks the handler that brokers serve: ready is 0, not ready is 3 with the reason, no broker is 1.
 func TestReady(t *testing.T) {
-	var reason error
-	node := httptest.NewServer(server.AdminHandler(http.NotFoundHandler(), func() error { return reason }, false))
+	var reasons []server.Reason
+	node := httptest.NewServer(server.AdminHandler(server.Admin{
+		Metrics: http.NotFoundHandler(), Unready: func() []server.Reason { return reasons },
+	}))
 	defer node.Close()
 	stranger := httptest.NewServer(http.NotFoundHandler())
 	defer stranger.Close()
@@ -27,7 +28,7 @@ func TestReady(t *testing.T) {
 	if code, out, _ := ask("--admin", address); code != exitOK || out != "ready\n" {
 		t.Errorf("a ready node: %d %q", code, out)
 	}
-	reason = errors.New("the broker is fenced")
+	reasons = []server.Reason{{Code: "BROKER_FENCED", Message: "the broker is fenced"}}
 	if code, out, _ := ask("--admin", address, "-o", "json"); code != exitUnhealthy || !strings.Contains(out, "the broker is fenced") {
 		t.Errorf("a fenced node: %d %q", code, out)
 	}

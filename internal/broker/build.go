@@ -40,7 +40,9 @@ func (n *Node) wireLimits() wire.Limits {
 
 // serveAdmin answers on the admin listener from the beginning, so that a long recovery can be watched.
 func (n *Node) serveAdmin(context.Context) error {
-	handler := server.AdminHandler(n.registry.Handler(n.log), n.ready, n.cfg.PProf)
+	handler := server.AdminHandler(server.Admin{
+		Metrics: n.registry.Handler(n.log), Unready: n.Unready, Profiles: n.cfg.PProf,
+	})
 	admin := server.NewAdminServer(handler)
 	n.groups.admin.Go("http", func(context.Context) error {
 		if err := admin.Serve(n.listeners.admin); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {

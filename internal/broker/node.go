@@ -47,6 +47,8 @@ type Node struct {
 
 	gossip      *membership.Gossip
 	diskFailure chan error
+	started     atomic.Bool // everything is built: all of the above may be looked at
+	stopping    atomic.Bool
 	ended       atomic.Bool
 }
 
@@ -117,6 +119,7 @@ func Start(ctx context.Context, cfg *config.Config, logger *slog.Logger) (_ *Nod
 			return nil, fmt.Errorf("the start was interrupted: %w", err)
 		}
 	}
+	n.started.Store(true)
 	logger.Info("started", "version", telemetry.Version(), "data", cfg.DataDir, "client", n.listeners.describe(), "peer", cfg.PeerListener.Advertised)
 	return n, nil
 }
@@ -145,20 +148,6 @@ func (n *Node) Replicas() *replication.Manager { return n.replicas }
 
 // ActiveController reports whether this node's controller decides at the moment.
 func (n *Node) ActiveController() bool { return n.quorum != nil && n.quorum.Active() }
-
-// ready is what /readyz answers.
-func (n *Node) ready() error {
-	switch {
-	case n.root.Err() != nil:
-		return n.root.Err()
-	case n.session != nil && n.session.Fenced():
-		return errors.New("the broker is fenced: it is starting, stopping, or cut off from the controller")
-	case n.cache.Image().Offset() == 0:
-		return errors.New("no metadata yet: no quorum of controllers is known")
-	default:
-		return nil
-	}
-}
 
 // bound gives a part of the shutdown its time.
 func bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {

@@ -22,23 +22,27 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// freeAddress is one of loopback that was free just now.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := listener.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	return listener.Addr().String()
+}
+
 // settings are those of a node on ports that the system chooses; its controller is found at a port that was free just now.
 func settings(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	free := func() string {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() {
-			if err := listener.Close(); err != nil {
-				t.Error(err)
-			}
-		}()
-		return listener.Addr().String()
-	}
 	return map[string]string{
-		"data.dir": dir, "listen.client": "127.0.0.1:0", "listen.peer": free(), "listen.admin": "127.0.0.1:0", "listen.gossip": free(),
+		"data.dir": dir, "listen.client": "127.0.0.1:0", "listen.peer": freeAddress(t), "listen.admin": "127.0.0.1:0",
+		"listen.gossip": freeAddress(t),
 	}
 }
 

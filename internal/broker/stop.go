@@ -24,6 +24,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	if !n.ended.CompareAndSwap(false, true) {
 		return nil
 	}
+	n.stopping.Store(true)
 	failure := n.root.Err()
 	if failure == nil {
 		n.leave(ctx)
@@ -104,6 +105,7 @@ func (n *Node) Kill() error {
 	if !n.ended.CompareAndSwap(false, true) {
 		return nil
 	}
+	n.stopping.Store(true)
 	now, cancel := context.WithCancel(context.Background())
 	cancel()
 	stopped := n.root.Stop(now)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -32,6 +33,8 @@ type Controllers struct {
 	conns  *Conns
 	clock  lifecycle.Clock
 	voters []config.Voter
+
+	metadataHeard atomic.Int64 // in nanoseconds since the Unix epoch; 0 before the first time
 
 	mu      sync.Mutex
 	active  config.Voter  // ID is NoNode where unknown
@@ -74,6 +77,23 @@ func (c *Controllers) Learn(id model.NodeID, address string) {
 	c.active = next
 	close(c.learned)
 	c.learned = make(chan struct{})
+}
+
+// MetadataHeard is when the source of metadata spoke last while it knew an active controller; zero before the first time. What
+// it has not sent by then it did not have: an older image is not known to be current.
+func (c *Controllers) MetadataHeard() time.Time {
+	if at := c.metadataHeard.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
+}
+
+// learnFromMetadata takes what a frame of the metadata stream says of the active controller.
+func (c *Controllers) learnFromMetadata(id model.NodeID, address string) {
+	if id != model.NoNode {
+		c.metadataHeard.Store(c.clock.Now().UnixNano())
+	}
+	c.Learn(id, address)
 }
 
 // news is closed when another controller became active.

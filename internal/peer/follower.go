@@ -116,7 +116,7 @@ func (f *follower) frames(
 			if err := load(f.cfg.Loader, frame); err != nil {
 				return heard, err
 			}
-			f.cfg.Controllers.Learn(model.NodeID(frame.GetControllerId()), frame.GetControllerAddress())
+			f.cfg.Controllers.learnFromMetadata(model.NodeID(frame.GetControllerId()), frame.GetControllerAddress())
 			heard = true
 			timer.Reset(silence)
 		case err := <-failed:
@@ -162,7 +162,7 @@ func FollowLocal(local *controller.Controller, loader *metadata.Loader, controll
 			if err := loader.LoadEntries(frame.Entries...); err != nil {
 				return fmt.Errorf("load metadata entries: %w", err)
 			}
-			controllers.Learn(frame.ControllerID, frame.ControllerAddress)
+			controllers.learnFromMetadata(frame.ControllerID, frame.ControllerAddress)
 		}
 	})
 }

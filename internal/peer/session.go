@@ -92,6 +92,14 @@ func (s *Session) Epoch() model.BrokerEpoch { return model.BrokerEpoch(s.epoch.L
 // Fenced says what the controller answered last; true before it answered.
 func (s *Session) Fenced() bool { return s.fenced.Load() }
 
+// Heard is when the controller answered a heartbeat last; zero before the first time.
+func (s *Session) Heard() time.Time {
+	if at := s.heard.Load(); at != 0 {
+		return time.Unix(0, at)
+	}
+	return time.Time{}
+}
+
 // Unfenced is closed when the broker was let in for the first time.
 func (s *Session) Unfenced() <-chan struct{} { return s.unfenced }
 

@@ -1,34 +1,70 @@
 package server
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 	"time"
 )
 
-// AdminHandler answers on the admin listener: /metrics, /healthz (the process runs) and /readyz (it serves; 503 and the reason
-// where ready returns an error); with profiles also Go's, below /debug/pprof/.
-func AdminHandler(metrics http.Handler, ready func() error, profiles bool) http.Handler {
+// Reason is why a node does not serve.
+type Reason struct {
+	Code    string `json:"code"` // such as BROKER_FENCED; stable
+	Message string `json:"message"`
+}
+
+// Admin is what the admin listener tells of a node.
+type Admin struct {
+	Metrics  http.Handler
+	Unready  func() []Reason // why the node does not serve; empty where it does
+	Profiles bool            // Go's profiles, below /debug/pprof/
+}
+
+// Readiness is the answer of /readyz in JSON.
+type Readiness struct {
+	Ready   bool     `json:"ready"`
+	Reasons []Reason `json:"reasons"` // empty where it is ready
+}
+
+// AdminHandler answers on the admin listener: /metrics, /healthz (the process runs) and /readyz (the node serves, or 503 with
+// the reasons, one a line, or in JSON where that is accepted).
+func AdminHandler(admin Admin) http.Handler {
 	mux := http.NewServeMux()
-	if profiles {
+	if admin.Profiles {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
-	mux.Handle("GET /metrics", metrics)
+	mux.Handle("GET /metrics", admin.Metrics)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, "ok")
 	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
-			answer(w, http.StatusServiceUnavailable, err.Error())
-			return
-		}
-		answer(w, http.StatusOK, "ready")
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
+		answerReadiness(w, r, admin.Unready())
 	})
 	return mux
+}
+
+func answerReadiness(w http.ResponseWriter, r *http.Request, reasons []Reason) {
+	status, lines := http.StatusOK, []string{"ready"}
+	if len(reasons) > 0 {
+		status, lines = http.StatusServiceUnavailable, nil
+		for _, reason := range reasons {
+			lines = append(lines, reason.Code+": "+reason.Message)
+		}
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if !strings.Contains(r.Header.Get("Accept"), "application/json") {
+		answer(w, status, strings.Join(lines, "\n"))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// A client that has gone needs no answer.
+	_ = json.NewEncoder(w).Encode(Readiness{Ready: len(reasons) == 0, Reasons: append([]Reason{}, reasons...)}) //nolint:errcheck // see above
 }
 
 func answer(w http.ResponseWriter, status int, text string) {
