@@ -191,7 +191,10 @@ func (c *Client) call(ctx context.Context, again bool, f func(context.Context, *
 			if last == nil || ctx.Err() == nil && !(typed && e.is(model.CodeBrokerNotAvailable)) {
 				last = err // what a broker said tells more than that another one cannot be reached
 			}
-			if !typed || !e.Retryable || !e.Definite && !again {
+			switch {
+			case typed && !e.Definite && ctx.Err() != nil:
+				return unclear(last)
+			case !typed, !e.Retryable, !e.Definite && !again:
 				return err
 			}
 		}
@@ -199,6 +202,19 @@ func (c *Client) call(ctx context.Context, again bool, f func(context.Context, *
 			return last
 		}
 	}
+}
+
+// unclear is the failure of attempts that ran out of time: the reason that one of them heard, but the outcome of the last one is
+// not known.
+func unclear(reason error) error {
+	var e *Error
+	if !errors.As(reason, &e) || !e.Definite {
+		return reason
+	}
+	out := *e
+	out.Definite = false
+	out.Detail += "; the last attempt was not answered in time, look whether it took effect"
+	return &out
 }
 
 // patience is how long a connection is waited for where so many addresses are left to ask: one that hangs, or takes
