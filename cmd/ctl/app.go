@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -126,7 +127,11 @@ func (a *app) checkGlobals() error {
 func args(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < least || len(args) > most {
-			return usagef("%s takes %s, %d given", cmd.CommandPath(), cmd.Use[strings.IndexByte(cmd.Use+" ", ' '):], len(args))
+			_, takes, found := strings.Cut(cmd.Use, " ")
+			if !found {
+				takes = "no arguments"
+			}
+			return usagef("%s takes %s, %d given", cmd.CommandPath(), takes, len(args))
 		}
 		return nil
 	}
@@ -153,17 +158,37 @@ func (a *app) dial(ctx context.Context) (*client.Client, error) {
 	if a.verbose {
 		level = slog.LevelDebug
 	}
-	for _, address := range a.bootstrap {
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			return nil, usagef("--bootstrap %q is not host:port", address)
-		}
+	bootstrap, err := addresses(a.bootstrap)
+	if err != nil {
+		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, a.timeout)
+	within, cancel := context.WithTimeout(ctx, a.timeout)
 	defer cancel()
-	return client.Dial(ctx, client.Config{
-		Bootstrap: a.bootstrap, ClientID: "brokerctl", DialTimeout: min(a.timeout, 5*time.Second), RequestTimeout: a.timeout,
+	c, err := client.Dial(within, client.Config{
+		Bootstrap: bootstrap, ClientID: "brokerctl", DialTimeout: min(a.timeout, 5*time.Second), RequestTimeout: a.timeout,
 		Logger: slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level})),
 	})
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w; see that the cluster runs, and that --bootstrap (or PENSTOCK_BOOTSTRAP) names client listeners of it", err)
+	}
+	return c, err
+}
+
+// addresses checks a list of host:port.
+func addresses(list []string) ([]string, error) {
+	if len(list) == 0 {
+		return nil, usagef("--bootstrap is empty: name at least one host:port")
+	}
+	out := make([]string, 0, len(list))
+	for _, address := range list {
+		address = strings.TrimSpace(address)
+		_, port, err := net.SplitHostPort(address)
+		if number, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || number == 0 {
+			return nil, usagef("--bootstrap %q is not host:port with a port from 1 to 65535", address)
+		}
+		out = append(out, address)
+	}
+	return out, nil
 }
 
 // hangUp closes the client and keeps the first error.
@@ -184,7 +209,7 @@ func (a *app) withClient(ctx context.Context, f func(context.Context, *client.Cl
 }
 
 // confirm asks before something is destroyed; away from a terminal only --yes will do.
-func (a *app) confirm(yes bool, what string) error {
+func (a *app) confirm(ctx context.Context, yes bool, what string) error {
 	if yes {
 		return nil
 	}
@@ -192,8 +217,11 @@ func (a *app) confirm(yes bool, what string) error {
 		return usagef("%s needs --yes when standard input is no terminal", what)
 	}
 	_, _ = fmt.Fprintf(a.err, "%s? [y/N] ", what)
-	answer, err := bufio.NewReader(a.in).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
+	answer, err := bufio.NewReader(newInterruptible(ctx, a.in)).ReadString('\n')
+	if err != nil {
+		a.notef("") // the line of the question was not ended
+	}
+	if err != nil && !errors.Is(err, io.EOF) && !interrupted(ctx, err) {
 		return fmt.Errorf("reading the answer: %w", err)
 	}
 	switch strings.ToLower(strings.TrimSpace(answer)) {

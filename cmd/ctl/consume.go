@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/penstock-io/penstock/client"
+	"github.com/penstock-io/penstock/internal/lifecycle"
 )
 
 // consumeFlags are the flags of consume.
@@ -29,12 +30,15 @@ func (a *app) consumeCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "consume TOPIC", Short: "Read records and write them to standard output", Args: args(1, 1),
 		Long: "Read records, from the end on unless told otherwise, and write each value and a line end. " +
-			"With -o json, one object a line.",
+			"With -o json, one object a line.\n\n" +
+			"-O begins at the start or the end, at offset N, N records after the start (+N) or before the end (-N), or at the first " +
+			"record of a time (@TIME); N..M and @A..B end before M and before the first record of B, or at the end where there is " +
+			"none yet. A time is RFC 3339 (@2026-01-31T12:00:00Z), milliseconds since 1970, or so long ago (@-1h).",
 	}
 	f := cmd.Flags()
 	f.Int32SliceVarP(&c.partitions, "partitions", "p", nil, "these partitions alone, as P,P,...")
 	f.BoolVar(&c.fromBeginning, "from-beginning", false, "begin at the start of the log")
-	f.StringVarP(&c.offset, "offset", "O", "end", "where to begin: start, end, N, +N, -N or N..M; for each partition")
+	f.StringVarP(&c.offset, "offset", "O", "end", "where to begin, in each partition: start, end, N, +N, -N, N..M, @TIME or @A..B")
 	f.Int64VarP(&c.count, "count", "n", 0, "stop after so many records")
 	f.BoolVarP(&c.untilEnd, "exit-at-end", "e", false, "stop at the end of the log as it is now")
 	f.StringVarP(&c.format, "format", "f", "", `format of a record: %t %p %o %k %v %h{%k=%v } %d %% \n \t \xNN`)
@@ -59,7 +63,7 @@ func (c *consumeFlags) check(output string) (r offsetRange, write recordWriter, 
 	if c.fromBeginning {
 		c.offset = "start"
 	}
-	if r, err = parseOffsetRange(c.offset); err != nil {
+	if r, err = parseOffsetRange(c.offset, lifecycle.RealClock().Now()); err != nil {
 		return r, nil, err
 	}
 	seen := make(map[int32]bool)

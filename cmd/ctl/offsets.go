@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/penstock-io/penstock/client"
 )
@@ -13,10 +14,13 @@ type offsetRange struct {
 	from, end client.Position
 }
 
-const offsetUsage = "use start, end, N, +N (N after the start), -N (the last N) or N..M (M excluded)"
+const (
+	offsetUsage = "use start, end, N, +N (N after the start), -N (the last N), N..M (M excluded), @TIME or @A..B"
+	timeUsage   = "a time is RFC 3339 (2026-01-31T12:00:00Z), milliseconds since 1970, or so long ago (-1h)"
+)
 
-// parseOffsetRange parses start, end, N, +N, -N and N..M.
-func parseOffsetRange(s string) (offsetRange, error) {
+// parseOffsetRange parses start, end, N, +N, -N, N..M, @TIME and @A..B; times like -1h are before now.
+func parseOffsetRange(s string, now time.Time) (offsetRange, error) {
 	bad := func(why string) (offsetRange, error) {
 		return offsetRange{}, usagef("offset %q: %s; %s", s, why, offsetUsage)
 	}
@@ -27,6 +31,8 @@ func parseOffsetRange(s string) (offsetRange, error) {
 		return offsetRange{from: client.AtEnd()}, nil
 	case s == "":
 		return bad("it is empty")
+	case s[0] == '@':
+		return parseTimeRange(s, now)
 	}
 	if a, b, ok := strings.Cut(s, ".."); ok {
 		from, err1 := parseOffset(a)
@@ -58,4 +64,39 @@ func parseOffset(s string) (int64, error) {
 		return 0, fmt.Errorf("%q is no offset", s)
 	}
 	return strconv.ParseInt(s, 10, 64)
+}
+
+// parseTimeRange parses @TIME and @A..B: from the first record of that time or later, up to the first of the other one.
+func parseTimeRange(s string, now time.Time) (offsetRange, error) {
+	a, b, bounded := strings.Cut(s[1:], "..")
+	from, err := parseTime(a, now)
+	if err != nil {
+		return offsetRange{}, usagef("offset %q: %v; %s", s, err, timeUsage)
+	}
+	r := offsetRange{from: client.AtTime(from)}
+	if !bounded {
+		return r, nil
+	}
+	to, err := parseTime(b, now)
+	switch {
+	case err != nil:
+		return offsetRange{}, usagef("offset %q: %v; %s", s, err, timeUsage)
+	case to.Before(from):
+		return offsetRange{}, usagef("offset %q: it ends before it begins; %s", s, timeUsage)
+	}
+	r.end = client.AtTime(to)
+	return r, nil
+}
+
+func parseTime(s string, now time.Time) (time.Time, error) {
+	if ms, err := parseOffset(s); err == nil {
+		return time.UnixMilli(ms), nil
+	}
+	if ago, err := time.ParseDuration(s); err == nil && ago < 0 {
+		return now.Add(ago), nil
+	}
+	if at, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		return at, nil
+	}
+	return time.Time{}, fmt.Errorf("%q is no time", s)
 }

@@ -137,7 +137,7 @@ func (a *app) produce(ctx context.Context, topic string, p *produceFlags) (err e
 		if err != nil {
 			return err
 		}
-		job := &produceJob{flags: p, producer: producer, lines: newLineReader(in, maxLineBytes)}
+		job := &produceJob{flags: p, producer: producer, lines: newLineReader(newInterruptible(ctx, in), maxLineBytes)}
 		job.template = client.Record{Topic: topic, Headers: headers}
 		if p.hasKey {
 			job.template.Key = []byte(p.key)
@@ -202,6 +202,8 @@ func (j *produceJob) feed(ctx context.Context) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			return nil
+		case interrupted(ctx, err):
+			return j.interrupted()
 		case errors.Is(err, errLineTooLong):
 			j.fail(&client.Error{
 				Code: 10, Name: "BATCH_TOO_LARGE", Definite: true,
@@ -226,7 +228,14 @@ func (j *produceJob) feed(ctx context.Context) error {
 			return err
 		}
 	}
-	return ctx.Err()
+	if ctx.Err() != nil {
+		return j.interrupted()
+	}
+	return nil
+}
+
+func (j *produceJob) interrupted() error {
+	return fmt.Errorf("interrupted after line %d; what follows was not written", j.lines.line)
 }
 
 func (j *produceJob) fail(err error) { j.receipts.settle(j.receipts.take(), client.Receipt{}, err) }
@@ -243,6 +252,9 @@ func (j *produceJob) send(ctx context.Context, r client.Record) error {
 	}
 	if err == nil {
 		return nil
+	}
+	if interrupted(ctx, err) { // while it waited for room: the producer never had it
+		err = &client.Error{Code: 7, Name: "REQUEST_TIMED_OUT", Definite: true, Detail: "interrupted before it was sent"}
 	}
 	done(client.Receipt{}, err)
 	if client.IsName(err, "BATCH_TOO_LARGE") {

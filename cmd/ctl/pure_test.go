@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -14,18 +15,23 @@ import (
 )
 
 func TestOffsetRanges(t *testing.T) {
+	now := time.UnixMilli(1800000000000)
 	for in, want := range map[string]offsetRange{
 		"start": {from: client.AtStart()}, "end": {from: client.AtEnd()}, "42": {from: client.AtOffset(42)},
 		"+5": {from: client.AfterStart(5)}, "-7": {from: client.BeforeEnd(7)},
 		"20..30": {from: client.AtOffset(20), end: client.AtOffset(30)}, "5..5": {from: client.AtOffset(5), end: client.AtOffset(5)},
+		"@-1h": {from: client.AtTime(now.Add(-time.Hour))}, "@1764000000000": {from: client.AtTime(time.UnixMilli(1764000000000))},
+		"@-2h..-90m":                    {from: client.AtTime(now.Add(-2 * time.Hour)), end: client.AtTime(now.Add(-90 * time.Minute))},
+		"@2026-01-01T00:00:00Z":         {from: client.AtTime(time.UnixMilli(1767225600000))},
+		"@0..2026-01-01T01:00:00+01:00": {from: client.AtTime(time.UnixMilli(0)), end: client.AtTime(time.UnixMilli(1767225600000))},
 	} {
-		if got, err := parseOffsetRange(in); err != nil || got != want {
+		if got, err := parseOffsetRange(in, now); err != nil || got != want {
 			t.Errorf("%q: %v %v, want %v", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"", "x", "+", "-", "--1", "1..", "..1", "9..3", "1e3", "99999999999999999999"} {
+	for _, in := range []string{"", "x", "+", "-", "--1", "1..", "..1", "9..3", "1e3", "99999999999999999999", "@", "@x", "@1h", "@-1", "@5..4", "@0..", "@-1h..x", "@2026-01-01"} {
 		var usage *usageError
-		if _, err := parseOffsetRange(in); !errors.As(err, &usage) {
+		if _, err := parseOffsetRange(in, now); !errors.As(err, &usage) {
 			t.Errorf("%q: got %v, want a usage error", in, err)
 		}
 	}

@@ -150,7 +150,7 @@ func (a *app) topicDeleteCmd() *cobra.Command {
 	cmd := &cobra.Command{Use: "delete NAME", Short: "Delete a topic and its records", Args: args(1, 1)}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask")
 	cmd.RunE = func(cmd *cobra.Command, argv []string) error {
-		if err := a.confirm(yes, "delete topic "+argv[0]+" and all its records"); err != nil {
+		if err := a.confirm(cmd.Context(), yes, "delete topic "+argv[0]+" and all its records"); err != nil {
 			return err
 		}
 		return a.withClient(cmd.Context(), func(ctx context.Context, c *client.Client) error {

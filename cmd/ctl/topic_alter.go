@@ -191,7 +191,7 @@ func (a *app) topicTrimCmd() *cobra.Command {
 			return err
 		}
 		if !dryRun && !yes && !a.terminal {
-			return a.confirm(false, "trimming "+partitionName(argv[0], partition))
+			return a.confirm(cmd.Context(), false, "trimming "+partitionName(argv[0], partition))
 		}
 		return a.withClient(cmd.Context(), func(ctx context.Context, c *client.Client) error {
 			return a.trim(ctx, c, argv[0], partition, offset, yes, dryRun)
@@ -220,7 +220,7 @@ func (a *app) trim(ctx context.Context, c *client.Client, topic string, partitio
 	name := partitionName(topic, partition)
 	if !dryRun && done.Start > done.PreviousStart {
 		what := fmt.Sprintf("give up the records of %s from offset %d to %d for good", name, done.PreviousStart, done.Start-1)
-		if err := a.confirm(yes, what); err != nil {
+		if err := a.confirm(ctx, yes, what); err != nil {
 			return err
 		}
 		// What was shown is what goes, also where the end has moved on since.
