@@ -253,6 +253,11 @@ func (c *Client) DescribeQuorum(ctx context.Context) (QuorumDescription, error) 
 // moment in which it may appear.
 func (c *Client) Metadata(ctx context.Context, topics ...string) (Metadata, error) {
 	var out Metadata
+	for _, name := range topics {
+		if err := model.ValidateTopicName(name); err != nil {
+			return out, newError(model.CodeInvalidTopic, true, "%w", err)
+		}
+	}
 	request := &penstockv1.GetMetadataRequest{Topics: topics, AllTopics: len(topics) == 0}
 	err := c.lookUp(ctx, func(ctx context.Context, conn *grpc.ClientConn) error {
 		r, err := penstockv1.NewMetadataServiceClient(conn).GetMetadata(ctx, request)

@@ -188,11 +188,12 @@ func (c *Client) call(ctx context.Context, again bool, f func(context.Context, *
 			}
 			var e *Error
 			typed := errors.As(err, &e)
-			if last == nil || ctx.Err() == nil && !(typed && e.is(model.CodeBrokerNotAvailable)) {
-				last = err // what a broker said tells more than that another one cannot be reached
+			// What a broker said tells more than that another one cannot be reached, or that the time was over.
+			if last == nil || ctx.Err() == nil && !(typed && e.is(model.CodeBrokerNotAvailable, model.CodeRequestTimedOut)) {
+				last = err
 			}
 			switch {
-			case typed && !e.Definite && ctx.Err() != nil:
+			case typed && e.is(model.CodeRequestTimedOut) && !e.Definite && !again:
 				return unclear(last)
 			case !typed, !e.Retryable, !e.Definite && !again:
 				return err

@@ -101,9 +101,17 @@ func (p devPlan) welcome() string {
 	fmt.Fprintf(&b, "  %s%s consume logs --from-beginning -e\n", ctl, option)
 	fmt.Fprintf(&b, "  %s%s cluster health\n", ctl, option)
 	fmt.Fprintf(&b, "kill a node:   kill -9 $(cat %s)\n", filepath.Join(p.dir, "node-1", pidName))
-	fmt.Fprintf(&b, "start it:      broker --config %s\n", filepath.Join(p.dir, "node-1", configName))
+	fmt.Fprintf(&b, "start it:      %s --config %s\n", thisProgram(), filepath.Join(p.dir, "node-1", configName))
 	fmt.Fprintf(&b, "stop them all: Ctrl-C here\n")
 	return b.String()
+}
+
+// thisProgram is how the running program is called from the working directory.
+func thisProgram() string {
+	if exe, err := os.Executable(); err == nil {
+		return relative(exe)
+	}
+	return "broker"
 }
 
 func exists(path string) bool {

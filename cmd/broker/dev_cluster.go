@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -44,6 +45,9 @@ func (c *devCluster) start() error {
 	if err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
+	if err := c.checkAddresses(); err != nil {
+		return err
+	}
 	for i := 1; i <= c.plan.brokers; i++ {
 		node := &devNode{id: i, dir: c.plan.nodeDir(i), exited: make(chan struct{})}
 		c.nodes = append(c.nodes, node)
@@ -53,6 +57,26 @@ func (c *devCluster) start() error {
 		}
 		if err := c.launch(exe, node); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// checkAddresses refuses to start where a node's clients would reach somebody else: who answers there could be taken for the
+// node.
+func (c *devCluster) checkAddresses() error {
+	for i := 1; i <= c.plan.brokers; i++ {
+		node := &devNode{id: i, dir: c.plan.nodeDir(i)}
+		if _, running := node.running(); running {
+			continue
+		}
+		address := c.plan.address(i, 0)
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			return fmt.Errorf("node %d: %s is in use: stop what listens there, or use another --port and --data-dir (%w)", i, address, err)
+		}
+		if err := listener.Close(); err != nil {
+			return fmt.Errorf("node %d: free %s again: %w", i, address, err)
 		}
 	}
 	return nil
@@ -125,8 +149,8 @@ func (c *devCluster) watch(ctx context.Context) error {
 	for {
 		select {
 		case node := <-c.deaths:
-			say(c.errOut, "node %d ended (%s); it is not restarted. Start it again with: broker --config %s\n",
-				node.id, node.howEnded(), filepath.Join(node.dir, configName))
+			say(c.errOut, "node %d ended (%s); it is not restarted. Start it again with: %s --config %s\n",
+				node.id, node.howEnded(), thisProgram(), filepath.Join(node.dir, configName))
 		case <-ctx.Done():
 			return nil
 		}

@@ -84,6 +84,12 @@ func resumed(ctx context.Context, t *testing.T, plan devPlan) {
 	}
 	dev := launch(t, plan.args()...)
 	dev.awaitText("ready")
+	stranger := plan
+	stranger.dir = t.TempDir()
+	if p := launch(t, stranger.args()...); p.exit() != exitFailed || strings.Contains(p.out.String(), "ready:") ||
+		!strings.Contains(p.out.String(), plan.address(1, 0)+" is in use") {
+		t.Errorf("another cluster on the same ports: exit status %d:\n%s", p.exit(), p.out)
+	}
 	if p := launch(t, plan.args()...); p.exit() != exitFailed || !strings.Contains(p.out.String(), "another broker dev") {
 		t.Errorf("a second broker dev of the same cluster: exit status %d:\n%s", p.exit(), p.out)
 	}
@@ -130,6 +136,8 @@ func TestUsageAndConflicts(t *testing.T) {
 		{"print", []string{"config", "print", "--config", configFile}, exitOK, "broker.yaml line"},
 		{"unknown flag", []string{"--listen.pear", "a:1"}, exitUsage, "--listen.peer"},
 		{"unknown command", []string{"devv"}, exitUsage, "devv"},
+		{"config of what", []string{"config"}, exitUsage, "config print"},
+		{"unknown command of config", []string{"config", "prnit"}, exitUsage, "prnit"},
 		{"unknown key", []string{"--config", bad}, exitUsage, "listen.peer"},
 		{"missing file", []string{"--config", filepath.Join(fresh, "none.yaml")}, exitUsage, "no such file"},
 		{"no brokers", []string{"dev", "--data-dir", fresh}, exitUsage, "--brokers"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 
@@ -22,7 +23,10 @@ func newVersionCommand(out io.Writer) *cobra.Command {
 
 func newConfigCommand(out io.Writer) *cobra.Command {
 	settings := &settings{}
-	parent := &cobra.Command{Use: "config", Short: "Look at the configuration", Args: cobra.NoArgs}
+	parent := &cobra.Command{
+		Use: "config", Short: "Look at the configuration", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return errors.New("use broker config print") },
+	}
 	show := &cobra.Command{
 		Use: "print", Short: "Show each setting with its value and where it comes from", Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {

@@ -179,10 +179,10 @@ func (a *app) partitionCmd() *cobra.Command {
 				return err
 			}
 			partitions := []partitionJSON{}
+			offsets := offsetsOf(ctx, c, a.timeout, m.Topics...)
 			for _, t := range m.Topics {
-				offsets := offsetsOf(ctx, c, t, a.timeout)
 				for _, p := range t.Partitions {
-					partitions = append(partitions, describedPartition(t.Name, p, offsets[p.Partition]))
+					partitions = append(partitions, describedPartition(t.Name, p, offsets[partitionName(t.Name, p.Partition)]))
 				}
 			}
 			return a.print(partitions, func(w io.Writer, wide bool) error { return partitionTable(w, partitions, wide) })

@@ -4,9 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/penstock-io/penstock/client"
+	"github.com/penstock-io/penstock/internal/lifecycle"
 )
 
 type topicJSON struct {
@@ -38,28 +41,52 @@ type partitionJSON struct {
 	PossiblyLossy  bool    `json:"possibly_lossy,omitempty"`
 }
 
-// offsetsOf asks the leaders for start, HighWatermark and end of each partition; a partition whose leader does not answer in
-// time has no row.
-func offsetsOf(ctx context.Context, c *client.Client, t client.Topic, timeout time.Duration) map[int32][]int64 {
+// partitionOffsets are start, HighWatermark and end by partition name.
+type partitionOffsets map[string][]int64
+
+// offsetsOf asks the leaders for start, HighWatermark and end of each partition, all leaders at once: one that does not answer in
+// time leaves its own partitions without, and no others.
+func offsetsOf(ctx context.Context, c *client.Client, timeout time.Duration, topics ...client.Topic) partitionOffsets {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	out := make(map[int32][]int64, len(t.Partitions))
-	for _, p := range t.Partitions {
-		if p.Leader < 0 {
-			continue
+	type asked struct {
+		topic     string
+		partition int32
+	}
+	led := make(map[int32][]asked)
+	for _, t := range topics {
+		for _, p := range t.Partitions {
+			if p.Leader >= 0 {
+				led[p.Leader] = append(led[p.Leader], asked{t.Name, p.Partition})
+			}
 		}
-		offsets, err := c.ListOffsets(ctx, t.Name, p.Partition, client.AtStart(), client.AtEnd(), client.AtLogEnd())
-		if err == nil {
-			out[p.Partition] = offsets
-		}
+	}
+	var mu sync.Mutex
+	out := make(partitionOffsets)
+	g := lifecycle.New(ctx, "offsets", slog.New(slog.DiscardHandler))
+	for _, list := range led {
+		g.Go("leader", func(context.Context) error {
+			for _, p := range list {
+				offsets, err := c.ListOffsets(ctx, p.topic, p.partition, client.AtStart(), client.AtEnd(), client.AtLogEnd())
+				if err == nil {
+					mu.Lock()
+					out[partitionName(p.topic, p.partition)] = offsets
+					mu.Unlock()
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil { // they return no failures
+		return nil
 	}
 	return out
 }
 
-func describedTopic(t client.Topic, configs []client.TopicConfig, offsets map[int32][]int64) topicJSON {
+func describedTopic(t client.Topic, configs []client.TopicConfig, offsets partitionOffsets) topicJSON {
 	d := topicJSON{Name: t.Name, TopicID: t.ID, Partitions: []partitionJSON{}, Configs: []configJSON{}}
 	for _, p := range t.Partitions {
-		d.Partitions = append(d.Partitions, describedPartition("", p, offsets[p.Partition]))
+		d.Partitions = append(d.Partitions, describedPartition("", p, offsets[partitionName(t.Name, p.Partition)]))
 	}
 	for _, c := range configs {
 		d.Configs = append(d.Configs, configJSON{Key: c.Key, Value: c.Value, Source: c.Source})
@@ -86,9 +113,16 @@ func describeTable(w io.Writer, d topicJSON, wide bool) error {
 	if err := partitionTable(w, d.Partitions, wide); err != nil {
 		return err
 	}
+	gap := false
 	for _, c := range d.Configs {
 		if c.Source == "default" && !wide {
 			continue
+		}
+		if !gap { // settings are a table of their own
+			gap = true
+			if err := row(w, ""); err != nil {
+				return err
+			}
 		}
 		if err := row(w, c.Key+"="+c.Value, c.Source); err != nil {
 			return err

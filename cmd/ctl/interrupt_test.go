@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -31,7 +32,7 @@ func TestInterruptibleGivesEveryByteBack(t *testing.T) {
 		t.Error(err)
 	}
 	failing := newInterruptible(t.Context(), iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("ab"))))
-	if got, err := io.ReadAll(failing); string(got) != "a" || err != iotest.ErrTimeout {
+	if got, err := io.ReadAll(failing); string(got) != "a" || !errors.Is(err, iotest.ErrTimeout) {
 		t.Errorf("%q %v", got, err)
 	}
 }

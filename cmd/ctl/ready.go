@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 
@@ -55,6 +57,10 @@ func askReady(ctx context.Context, admin string) (readyJSON, error) {
 	// The node itself is asked, never a proxy; there is one request, so that no connection need be kept.
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
+	var network *net.OpError
+	if err != nil && !errors.As(err, &network) && ctx.Err() == nil { // it answered, in its own way
+		return readyJSON{}, fmt.Errorf("%s does not answer in HTTP: it is no admin listener of a broker; see listen.admin", admin)
+	}
 	if err != nil {
 		return readyJSON{}, fmt.Errorf("ask the node: %w; see that it runs and that %s is its listen.admin", err, admin)
 	}

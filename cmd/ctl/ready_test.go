@@ -2,10 +2,13 @@ package main
 
 import (
 	"bytes"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"google.golang.org/grpc"
 
 	"github.com/penstock-io/penstock/internal/server"
 )
@@ -38,6 +41,21 @@ func TestReady(t *testing.T) {
 	stranger.Close()
 	if code, _, text := ask("--admin", strings.TrimPrefix(stranger.URL, "http://")); code != exitFailed || !strings.Contains(text, "see that it runs") {
 		t.Errorf("no server: %d %q", code, text)
+	}
+	// A client listener, which begins with a frame of HTTP/2.
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	broker := grpc.NewServer()
+	served := make(chan error, 1)
+	go func() { served <- broker.Serve(other) }()
+	if code, _, text := ask("--admin", other.Addr().String()); code != exitFailed || !strings.Contains(text, "no admin listener") || strings.Contains(text, `\x00`) {
+		t.Errorf("a client listener: %d %q", code, text)
+	}
+	broker.Stop()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 	if code, _, _ := ask("--admin", "127.0.0.1:x y"); code != exitUsage {
 		t.Errorf("no address: %d", code)

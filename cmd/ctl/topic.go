@@ -138,7 +138,7 @@ func (a *app) topicDescribeCmd() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				d := describedTopic(t.Topic, t.Configs, offsetsOf(ctx, c, t.Topic, a.timeout))
+				d := describedTopic(t.Topic, t.Configs, offsetsOf(ctx, c, a.timeout, t.Topic))
 				return a.print(d, func(w io.Writer, wide bool) error { return describeTable(w, d, wide) })
 			})
 		},

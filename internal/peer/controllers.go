@@ -167,7 +167,7 @@ func (c *Controllers) timeout(ctx context.Context) time.Duration {
 }
 
 // call runs fn against the active controller until it succeeds, fails for a reason of its own, or ctx ends (after 10 s where
-// it has no deadline); then the error is NO_QUORUM. Where once is set, fn is not run again after an attempt of unknown outcome.
+// it has no deadline); then the error is NO_QUORUM, not definite where the last controller asked never answered. Where once is set, fn is not run again after an attempt of unknown outcome.
 func (c *Controllers) call(ctx context.Context, once bool, fn func(ctx context.Context, to internalv1.ControllerServiceClient) error) error {
 	ctx, cancel := context.WithTimeout(ctx, c.timeout(ctx))
 	defer cancel()
@@ -181,7 +181,10 @@ func (c *Controllers) call(ctx context.Context, once bool, fn func(ctx context.C
 				c.Learn(v.ID, v.Address)
 				return nil
 			}
-			if !tryElsewhere(err) {
+			switch {
+			case ctx.Err() != nil && model.CodeOf(err) == model.CodeRequestTimedOut:
+				return silent()
+			case !tryElsewhere(err):
 				return err
 			}
 			if once && !definite(err) {
@@ -197,6 +200,15 @@ func (c *Controllers) call(ctx context.Context, once bool, fn func(ctx context.C
 			return model.Errorf(model.CodeNoQuorum,
 				"no active controller answered in time; see that a majority of the controllers runs: %v", last)
 		}
+	}
+}
+
+// silent is the failure of a request that a controller took and never answered, as one does without a majority.
+func silent() error {
+	return &wire.RemoteError{
+		Err: model.Errorf(model.CodeNoQuorum, "the controller did not decide in time; see that a majority of the controllers runs, and "+
+			"look whether the change took effect"),
+		Retryable: true,
 	}
 }
 

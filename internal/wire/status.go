@@ -191,8 +191,12 @@ func foreignStatus(st *status.Status, cause error) error {
 		return nil
 	case codes.Unavailable:
 		e.Err.Code, e.Retryable = model.CodeBrokerNotAvailable, true
-	case codes.DeadlineExceeded, codes.Canceled:
+	case codes.DeadlineExceeded:
 		e.Err.Code, e.Retryable = model.CodeRequestTimedOut, true
+		e.Err.Detail = "no answer came in time: whether the request took effect is not known"
+	case codes.Canceled:
+		e.Err.Code, e.Retryable = model.CodeRequestTimedOut, true
+		e.Err.Detail = "the request was broken off before its answer came: whether it took effect is not known"
 	case codes.ResourceExhausted:
 		e.Err.Code, e.Definite = model.CodeBatchTooLarge, true
 	case codes.Unimplemented:

@@ -44,6 +44,8 @@ func badCommands() []badCommand {
 	list := []badCommand{
 		{"produce to an unknown topic", "x\n", 1, "UNKNOWN_TOPIC_OR_PARTITION", []string{"produce", "nobody"}},
 		{"consume an unknown topic", "", 1, "UNKNOWN_TOPIC_OR_PARTITION", []string{"consume", "nobody", "--from-beginning", "-e"}},
+		{"produce to a topic that cannot be", "x\n", 1, "INVALID_TOPIC", []string{"produce", "a b"}},
+		{"an offset by a time that is none", "", 2, "yesterday", []string{"consume", "good", "-O", "@yesterday"}},
 		{"describe an unknown topic", "", 1, "UNKNOWN_TOPIC_OR_PARTITION", []string{"topic", "describe", "nobody"}},
 		{"delete an unknown topic", "", 1, "UNKNOWN_TOPIC_OR_PARTITION", []string{"topic", "delete", "nobody", "--yes"}},
 		{"produce to an unknown partition", "x\n", 1, "UNKNOWN_TOPIC_OR_PARTITION", []string{"produce", "good", "-p", "99"}},
