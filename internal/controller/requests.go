@@ -81,6 +81,11 @@ func (c *Controller) AlterPartition(ctx context.Context, req *internalv1.AlterPa
 	return ask(ctx, c, func(b *core.Batch) (*internalv1.AlterPartitionResponse, error) { return b.AlterPartition(req) })
 }
 
+// GiveUpSeats takes replicas out of ISR and ELR that cannot go on. The outcome for each is in the response.
+func (c *Controller) GiveUpSeats(ctx context.Context, req *internalv1.GiveUpSeatsRequest) (*internalv1.GiveUpSeatsResponse, error) {
+	return ask(ctx, c, func(b *core.Batch) (*internalv1.GiveUpSeatsResponse, error) { return b.GiveUpSeats(req) })
+}
+
 // CreateTopic makes a topic.
 func (c *Controller) CreateTopic(ctx context.Context, req *internalv1.CreateTopicRequest) (*internalv1.CreateTopicResponse, error) {
 	id := model.NewUUID()

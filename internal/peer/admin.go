@@ -6,6 +6,15 @@ import (
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 )
 
+// GiveUpSeats takes replicas out of ISR and ELR that cannot go on. Repeating it is safe: it names leader epochs, which end with it.
+func (c *Controllers) GiveUpSeats(ctx context.Context, req *internalv1.GiveUpSeatsRequest) (resp *internalv1.GiveUpSeatsResponse, err error) {
+	err = c.call(ctx, false, func(ctx context.Context, to internalv1.ControllerServiceClient) (err error) {
+		resp, err = to.GiveUpSeats(ctx, req)
+		return err
+	})
+	return resp, err
+}
+
 // CreateTopic asks the active controller to make a topic.
 func (c *Controllers) CreateTopic(ctx context.Context, req *internalv1.CreateTopicRequest) (resp *internalv1.CreateTopicResponse, err error) {
 	err = c.call(ctx, true, func(ctx context.Context, to internalv1.ControllerServiceClient) (err error) {

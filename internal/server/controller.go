@@ -84,6 +84,13 @@ func (s *controllerService) AlterPartition(
 	return authorized(ctx, req, s.controller.AlterPartition)
 }
 
+// GiveUpSeats takes replicas out of ISR and ELR that cannot go on.
+func (s *controllerService) GiveUpSeats(
+	ctx context.Context, req *internalv1.GiveUpSeatsRequest,
+) (*internalv1.GiveUpSeatsResponse, error) {
+	return authorized(ctx, req, s.controller.GiveUpSeats)
+}
+
 // CreateTopic makes a topic.
 func (s *controllerService) CreateTopic(
 	ctx context.Context, req *internalv1.CreateTopicRequest,

@@ -269,6 +269,30 @@ func (w *world) propose(tp model.TopicPartition, isr []model.NodeID, tune ...fun
 	return result
 }
 
+// giveUpSeat lets a broker give up a seat in the present leader epoch; tune may change the request.
+func (w *world) giveUpSeat(
+	tp model.TopicPartition, id model.NodeID, whole bool, tune ...func(*internalv1.GiveUpSeatsRequest),
+) (code model.ErrorCode) {
+	w.t.Helper()
+	req := &internalv1.GiveUpSeatsRequest{
+		BrokerId: int32(id), BrokerEpoch: w.broker(id).epoch, Seats: []*internalv1.GivenUpSeat{{
+			TopicId: tp.TopicID.Bytes(), Partition: tp.Partition, LeaderEpoch: int32(w.partition(tp).LeaderEpoch), LogWhole: whole,
+		}},
+	}
+	for _, fn := range tune {
+		fn(req)
+	}
+	w.batch(func(b *Batch) {
+		resp, err := b.GiveUpSeats(req)
+		if err != nil {
+			code = model.CodeOf(err)
+			return
+		}
+		code = model.ErrorCode(resp.GetResults()[0].GetErrorCode())
+	})
+	return code
+}
+
 // expect compares a partition with what it should be; the epochs are not looked at.
 func (w *world) expect(tp model.TopicPartition, leader model.NodeID, isr, elr, lastKnown []model.NodeID) {
 	w.t.Helper()

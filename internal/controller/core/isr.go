@@ -30,18 +30,9 @@ func (b *Batch) AlterPartition(req *internalv1.AlterPartitionRequest) (*internal
 
 // alterPartition decides one proposal and returns the partition epoch after it.
 func (b *Batch) alterPartition(leader model.NodeID, proposal *internalv1.PartitionIsr) (model.PartitionEpoch, error) {
-	topicID, err := model.UUIDFromBytes(proposal.GetTopicId())
+	t, tp, p, err := b.findPartition(proposal.GetTopicId(), proposal.GetPartition())
 	if err != nil {
-		return -1, model.Errorf(model.CodeInvalidRequest, "topic id: %w", err)
-	}
-	t, ok := b.Image().TopicByID(topicID)
-	if !ok {
-		return -1, model.Errorf(model.CodeUnknownTopicID, "no topic %s; it was deleted", topicID)
-	}
-	tp := model.TopicPartition{TopicID: topicID, Partition: proposal.GetPartition()}
-	p, ok := t.Partition(tp.Partition)
-	if !ok {
-		return -1, model.Errorf(model.CodeUnknownTopicOrPartition, "topic %s has no partition %d", t.Name, tp.Partition)
+		return -1, err
 	}
 	if err := checkProposal(p, leader, proposal); err != nil {
 		return p.PartitionEpoch, err

@@ -191,6 +191,29 @@ func (m *cluster) tellEnds(r *internalv1.RegisterBrokerRequest) {
 	}
 }
 
+// giveUp lets a broker find damage while it runs: its log ends before it once it is out of the ISR in a new leader epoch.
+func (m *cluster) giveUp(t *rapid.T) {
+	id, tp := anyBroker(t), m.anyPartition(t)
+	p, l := m.partition(tp), m.logs[tp]
+	whole := rapid.IntRange(0, 3).Draw(t, "whole") == 0
+	if b, _ := m.state.Image().Broker(id); b.Fenced || !m.up[id] || !p.HasReplica(id) {
+		return
+	}
+	if m.giveUpSeat(tp, id, whole) != model.CodeNone {
+		if after := m.partition(tp); after.PartitionEpoch != p.PartitionEpoch {
+			t.Fatalf("%s: refused, and yet changed: %+v after %+v", tp, after, p)
+		}
+		return
+	}
+	after := m.partition(tp)
+	if after.InISR(id) || after.Leader == id || after.LeaderEpoch != p.LeaderEpoch+1 || (!whole && after.InELR(id)) {
+		t.Fatalf("%s: %d gave up its seat: %+v after %+v", tp, id, after, p)
+	}
+	if end := l.end[id]; !whole && end > 0 {
+		l.end[id] = rapid.IntRange(0, end-1).Draw(t, "left")
+	}
+}
+
 func (m *cluster) letIn(t *rapid.T) {
 	id := anyBroker(t)
 	if m.up[id] {
@@ -221,7 +244,7 @@ func TestNoLeaderLacksACommittedRecord(t *testing.T) {
 		m := newModel(t)
 		actions := map[string]func(*rapid.T){
 			"produce": m.produce, "alter": m.alter, "die": m.die, "restart": m.restart, "letIn": m.letIn, "letIn2": m.letIn,
-			"stop": m.stop, "failOver": m.failOver, "": m.check,
+			"stop": m.stop, "giveUp": m.giveUp, "giveUp2": m.giveUp, "failOver": m.failOver, "": m.check,
 		}
 		t.Repeat(actions)
 	})
