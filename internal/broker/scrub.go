@@ -15,9 +15,13 @@ func (n *Node) startScrub() error {
 		OnRound: func(bytes int64) { checked.Add(float64(bytes)) },
 		OnDamage: func(l *storage.Log, d storage.Damage) {
 			damages.Inc()
-			n.log.Error("the scrub found damage; where other replicas are in sync, stop this broker, move the directory of the partition aside and start again: it is fetched anew",
-				"partition", l.TopicPartition().String(), "file", d.File, "position", d.Position, "from_offset", d.From, "to_offset", d.To, "reason", d.Reason)
+			if d.From >= d.To {
+				n.log.Error("the scrub cannot read on", "partition", l.TopicPartition().String(), "file", d.File, "reason", d.Reason)
+				return
+			}
+			n.replicas.ReportDamage(l, d)
 		},
+		OnLog: n.replicas.Scrubbed,
 	})
 	return nil
 }

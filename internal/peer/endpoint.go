@@ -85,6 +85,27 @@ func (e Endpoint) FetchProducerSnapshot(
 	}
 }
 
+// CheckRange asks the leader of a partition to look at a range of its log, over the connection of catch-up traffic.
+func (e Endpoint) CheckRange(
+	ctx context.Context, leader *metadata.Broker, req *internalv1.CheckRangeRequest,
+) (*internalv1.CheckRangeResponse, error) {
+	if leader.PeerAddress == "" {
+		return nil, model.Errorf(model.CodeBrokerNotAvailable, "broker %d has no peer address", leader.ID)
+	}
+	conn, err := e.conns.Get(PurposeCatchUp, leader.PeerAddress)
+	if err != nil {
+		return nil, err
+	}
+	if err := awaitReady(ctx, conn, leader.PeerAddress); err != nil {
+		return nil, err
+	}
+	resp, err := internalv1.NewReplicaServiceClient(conn).CheckRange(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("ask broker %d to check a range: %w", leader.ID, wire.FromStatus(err))
+	}
+	return resp, nil
+}
+
 // maxSnapshotBytes bounds what is held in memory of a producer snapshot: some 140,000 producers with full windows.
 const maxSnapshotBytes = 256 << 20
 

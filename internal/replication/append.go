@@ -158,6 +158,8 @@ func (m *Manager) mayAppend(p *partition, req *AppendRequest) error {
 			p.tp, p.replica.ISRSize())
 	case code != model.CodeNone:
 		return m.notLeader(p.tp, p.replica.Leader(), p.replica.LeaderEpoch())
+	case p.replica.HandingOver():
+		return m.handingOver(p)
 	}
 	return checkLeaderEpoch(p.tp, req.LeaderEpoch, p.replica.LeaderEpoch())
 }

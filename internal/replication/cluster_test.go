@@ -43,6 +43,8 @@ type cluster struct {
 	refuse   model.ErrorCode // refuses proposals with this code
 	reported map[model.UUID][]model.NodeID
 
+	alterFrames int // the next so many frames with batches are altered on their way
+
 	snapshots, failSnapshots int // producer snapshots asked for; the first so many fail
 }
 
@@ -369,7 +371,7 @@ func (e endpoint) OpenReplicaStream(ctx context.Context, leader *metadata.Broker
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	s := &memStream{
-		from: e.n.id, to: to.id, ctx: ctx, cancel: cancel,
+		c: c, from: e.n.id, to: to.id, ctx: ctx, cancel: cancel,
 		requests: make(chan *internalv1.ReplicateRequest, 64), frames: make(chan *wire.ReplicateResponse, 64),
 	}
 	s.requests <- &internalv1.ReplicateRequest{Hello: hello}
@@ -405,6 +407,7 @@ func (e endpoint) FetchProducerSnapshot(
 
 // memStream is a replica stream without a network.
 type memStream struct {
+	c        *cluster
 	from, to model.NodeID
 	ctx      context.Context //nolint:containedctx // as a gRPC stream has one
 	cancel   context.CancelCauseFunc
@@ -449,6 +452,18 @@ func copyHead(to, from *internalv1.ReplicateResponse) {
 	to.BaseOffset, to.Diverging, to.ErrorCode, to.Message = from.BaseOffset, from.Diverging, from.ErrorCode, from.Message
 }
 
+// alterNext says whether the next frame is to be altered.
+func (c *cluster) alterNext() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.alterFrames--
+	if c.alterFrames < 0 {
+		c.alterFrames = 0
+		return false
+	}
+	return true
+}
+
 // memServer is its other side.
 type memServer struct{ s *memStream }
 
@@ -456,6 +471,12 @@ func (m memServer) Send(f *wire.ReplicateResponse) error {
 	frame := new(wire.ReplicateResponse)
 	copyHead(&frame.Head, &f.Head)
 	frame.Payload = f.Payload.Ref()
+	if frame.Payload.Len() > 0 && m.s.c.alterNext() {
+		altered := frame.Payload.Materialize()
+		frame.Payload.Free()
+		altered[len(altered)-1] ^= 1
+		frame.Payload = wire.NewPayload(altered)
+	}
 	select {
 	case m.s.frames <- frame:
 		return nil

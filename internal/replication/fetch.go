@@ -9,6 +9,7 @@ import (
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/record"
 	"github.com/penstock-io/penstock/internal/replication/core"
 	"github.com/penstock-io/penstock/internal/storage"
 	"github.com/penstock-io/penstock/internal/wire"
@@ -31,6 +32,7 @@ type fetcher struct {
 	subs   map[uint64]*partition // of the present stream
 	ready  []*partition
 	unsubs []uint64
+	bad    []*internalv1.BadFrame // to be told to the leader
 }
 
 // fetchState is what a fetcher knows of a partition.
@@ -102,6 +104,19 @@ func (f *fetcher) remove(p *partition) uint64 {
 	}
 	signal(f.wake)
 	return state.subID
+}
+
+// unsubscribe drops the subscription of a partition that stays with the fetcher. The caller may hold p.mu.
+func (f *fetcher) unsubscribe(p *partition) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	state := f.parts[p]
+	if state == nil || f.subs[state.subID] != p {
+		return
+	}
+	delete(f.subs, state.subID)
+	f.unsubs = append(f.unsubs, state.subID)
+	signal(f.wake)
 }
 
 // markReady lets the sender look at a partition. The caller may hold p.mu.
@@ -194,7 +209,7 @@ func (f *fetcher) send(ctx context.Context, stream ReplicaStream) (idle bool, er
 		state.queued = true
 		f.ready = append(f.ready, p)
 	}
-	f.unsubs = nil
+	f.unsubs, f.bad = nil, nil
 	f.mu.Unlock()
 	var spare []*partition
 	for {
@@ -206,8 +221,8 @@ func (f *fetcher) send(ctx context.Context, stream ReplicaStream) (idle bool, er
 				state.queued = false
 			}
 		}
-		req := &internalv1.ReplicateRequest{Unsubscribe: f.unsubs}
-		f.unsubs = nil
+		req := &internalv1.ReplicateRequest{Unsubscribe: f.unsubs, BadFrames: f.bad}
+		f.unsubs, f.bad = nil, nil
 		empty := len(f.parts) == 0
 		f.mu.Unlock()
 		for i, p := range ready {
@@ -215,7 +230,7 @@ func (f *fetcher) send(ctx context.Context, stream ReplicaStream) (idle bool, er
 			ready[i] = nil
 		}
 		spare = ready
-		if len(req.Subscribe)+len(req.Acks)+len(req.Unsubscribe) > 0 {
+		if len(req.Subscribe)+len(req.Acks)+len(req.Unsubscribe)+len(req.BadFrames) > 0 {
 			if err := stream.Send(req); err != nil {
 				return false, err
 			}
@@ -359,8 +374,25 @@ func (f *fetcher) append(p *partition, subID uint64, frame *wire.ReplicateRespon
 	}
 	f.m.opts.Logger.Warn("a frame of the leader could not be appended, the partition subscribes anew",
 		"partition", p.tp.String(), "leader", f.key.leader, "error", err)
+	if errors.Is(err, record.ErrCorruptBatch) {
+		f.complain(p, subID)
+	}
 	p.replica.StreamLost(subID, f.m.now())
 	f.m.refresh(p, fx)
+}
+
+// complain tells the leader that a frame of it held bad batches. The caller holds p.mu.
+func (f *fetcher) complain(p *partition, subID uint64) {
+	f.m.metrics.badFrames.Inc()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.subs[subID] == p {
+		delete(f.subs, subID)
+	}
+	f.bad = append(f.bad, &internalv1.BadFrame{
+		SubscriptionId: subID, LeaderEpoch: int32(p.replica.LeaderEpoch()), Offset: p.log.LogEndOffset(),
+	})
+	signal(f.wake)
 }
 
 // contiguous returns the bytes of a payload in one piece, in a buffer of the pool where they must be copied together.

@@ -43,6 +43,8 @@ type LeaderEndpoint interface {
 	// FetchProducerSnapshot asks the leader of a partition for the state of its idempotent producers at an offset. The
 	// caller owns the bytes.
 	FetchProducerSnapshot(ctx context.Context, leader *metadata.Broker, req *internalv1.FetchProducerSnapshotRequest) ([]byte, error)
+	// CheckRange asks the leader of a partition to look at a range of its log.
+	CheckRange(ctx context.Context, leader *metadata.Broker, req *internalv1.CheckRangeRequest) (*internalv1.CheckRangeResponse, error)
 }
 
 // ReplicaServerStream is the leader's side of one replica stream. wire.ReplicateServerStream is one.
@@ -57,6 +59,8 @@ type ReplicaServerStream interface {
 type Controller interface {
 	// AlterPartition proposes in-sync sets.
 	AlterPartition(ctx context.Context, req *internalv1.AlterPartitionRequest) (*internalv1.AlterPartitionResponse, error)
+	// GiveUpSeats takes replicas out of ISR and ELR that cannot go on.
+	GiveUpSeats(ctx context.Context, req *internalv1.GiveUpSeatsRequest) (*internalv1.GiveUpSeatsResponse, error)
 	// ReportDeleted says that data of deleted topics is gone.
 	ReportDeleted(ctx context.Context, req *internalv1.ReportDeletedRequest) (*internalv1.ReportDeletedResponse, error)
 }
@@ -111,6 +115,8 @@ type Options struct {
 	CleanerBytesPerSecond int64
 	// CleanerMapBytes bounds the memory for the keys of one compaction; default 16 MiB. It is used only while one runs.
 	CleanerMapBytes int64
+	// CheckBytesPerSecond bounds what is read to compare logs with those of other replicas; default 64 MiB a second.
+	CheckBytesPerSecond int64
 }
 
 func (o Options) withDefaults() Options {
@@ -134,6 +140,7 @@ func (o Options) withDefaults() Options {
 	bytes(&o.FrameBytes, 256<<10)
 	bytes(&o.CleanerBytesPerSecond, 64<<20)
 	bytes(&o.CleanerMapBytes, 16<<20)
+	bytes(&o.CheckBytesPerSecond, 64<<20)
 	if o.SyncWorkers <= 0 {
 		o.SyncWorkers = 4
 	}
@@ -179,12 +186,15 @@ type Manager struct {
 	fetchMu  sync.Mutex // taken before a fetcher's mu
 	fetchers map[fetcherKey]*fetcher
 
-	ticking   ticking
-	retention retention
-	clock     atomic.Uint32 // the storage.ClockVerdict of the last sweep
-	cleaning  cleaningQueue
-	proposals proposalQueue
-	deletions chan struct{} // one token: look at the image for deletions
+	ticking    ticking
+	suspicions suspicions
+	retention  retention
+	clock      atomic.Uint32 // the storage.ClockVerdict of the last sweep
+	cleaning   cleaningQueue
+	proposals  proposalQueue
+	giveUps    giveUps
+	checks     chan struct{} // a token a CheckRange that is served
+	deletions  chan struct{} // one token: look at the image for deletions
 }
 
 // NewManager returns a manager without partitions.
@@ -201,6 +211,7 @@ func NewManager(opts Options) (*Manager, error) {
 	}
 	m.proposals.wake = make(chan struct{}, 1)
 	m.cleaning.wake = make(chan struct{}, 1)
+	m.giveUps.wake, m.suspicions.wake, m.checks = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, checksAtOnce)
 	m.ticking.wake, m.ticking.set = make(chan struct{}, 1), map[*partition]struct{}{}
 	var err error
 	if m.metrics, err = newMetrics(m, opts.Metrics); err != nil {
@@ -222,6 +233,8 @@ func (m *Manager) Start(group *lifecycle.Group) {
 	group.Go("cleaner", m.cleanLoop)
 	group.Go("isr-proposer", m.proposeLoop)
 	group.Go("deleter", m.deleteLoop)
+	group.Go("seat-giver", m.giveUpLoop)
+	group.Go("checker", m.checkLoop)
 }
 
 // now is the time for the cores.

@@ -3,6 +3,7 @@ package replication
 import (
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/internal/telemetry"
 )
 
@@ -63,6 +64,24 @@ var (
 	metricCleaningsFailed = declared(telemetry.KindCounter, "compactions_failed_total", "Compactions that failed.", "it rises: see the log of the broker")
 	metricCleanedBytes    = declared(telemetry.KindCounter, "compaction_read_bytes_total", "Bytes read by compactions.", "")
 	metricCleanedRecords  = declared(telemetry.KindCounter, "compaction_dropped_records_total", "Records removed by compactions.", "")
+
+	metricDamages = metricTable.Add(telemetry.Metric{
+		Name: "replication_damages_total", Kind: telemetry.KindCounter, Labels: []string{"found_by"},
+		Help:  "Places where the bytes of a log were found not to be what was written, by who found them.",
+		Alarm: "it rises: a disk or memory of the machine decays; see the log of the broker",
+	})
+	metricDamaged = declared(telemetry.KindGauge, "damaged_partitions", "Replicas here whose log is damaged.",
+		"above 0 for longer than fetching anew takes: no other replica has all of it; see cluster health")
+	metricDiffering = declared(telemetry.KindGauge, "differing_partitions",
+		"Replicas here that differ from their leader's in committed records, each sound by itself.",
+		"above 0: compare the replicas and decide which to keep; nothing is deleted")
+	metricDiscards     = declared(telemetry.KindCounter, "discarded_damages_total", "Damaged logs that were cut, with the files kept aside, to be fetched anew.", "")
+	metricSeatsGivenUp = declared(telemetry.KindCounter, "given_up_seats_total", "Seats in ISR and ELR, and leaderships, given up by damaged replicas.", "")
+	metricBadFrames    = declared(telemetry.KindCounter, "bad_frames_total", "Frames of leaders whose batches failed their checks and were not appended.",
+		"it rises: a leader's memory or the network alters bytes")
+	metricComparisons = declared(telemetry.KindCounter, "digest_comparisons_total", "Ranges whose digest a follower has compared with its leader's.", "")
+	metricMismatches  = declared(telemetry.KindCounter, "digest_mismatches_total", "Ranges whose digest differed from the leader's.",
+		"it rises: see the log of the broker")
 )
 
 // Metrics are the metrics that a manager registers.
@@ -79,6 +98,10 @@ type metrics struct {
 	retentionPaused              prometheus.Gauge
 	cleanings, cleaningsFailed   prometheus.Counter
 	cleanedBytes, cleanedRecords prometheus.Counter
+	damages                      *prometheus.CounterVec
+	discards, seatsGivenUp       prometheus.Counter
+	badFrames                    prometheus.Counter
+	comparisons, mismatches      prometheus.Counter
 }
 
 func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) {
@@ -91,10 +114,18 @@ func newMetrics(m *Manager, registerer prometheus.Registerer) (*metrics, error) 
 		clockJumps: metricClockJumps.Counter(), retentionPaused: metricRetentionPaused.Gauge(),
 		cleanings: metricCleanings.Counter(), cleaningsFailed: metricCleaningsFailed.Counter(),
 		cleanedBytes: metricCleanedBytes.Counter(), cleanedRecords: metricCleanedRecords.Counter(),
+		damages: metricDamages.CounterVec(), discards: metricDiscards.Counter(), seatsGivenUp: metricSeatsGivenUp.Counter(),
+		badFrames: metricBadFrames.Counter(), comparisons: metricComparisons.Counter(), mismatches: metricMismatches.Counter(),
+	}
+	for _, by := range allFoundBy {
+		s.damages.WithLabelValues(string(by))
 	}
 	return s, telemetry.RegisterAll(registerer,
 		s.appendedBytes, s.fetchedBytes, s.sentBytes, s.truncations, s.diverged, s.append, s.expired, s.shrinks, s.expands,
 		s.retentionSegments, s.retentionBytes, s.clockJumps, s.retentionPaused, s.cleanings, s.cleaningsFailed, s.cleanedBytes, s.cleanedRecords,
+		s.damages, s.discards, s.seatsGivenUp, s.badFrames, s.comparisons, s.mismatches,
+		metricDamaged.GaugeFunc(func() float64 { return float64(m.countTroubles(internalv1.TroubleKind_TROUBLE_KIND_DAMAGED)) }),
+		metricDiffering.GaugeFunc(func() float64 { return float64(m.countTroubles(internalv1.TroubleKind_TROUBLE_KIND_DIFFERS)) }),
 		metricPending.GaugeFunc(func() float64 { return float64(m.pending.Load()) }),
 		metricWaiting.GaugeFunc(func() float64 { return float64(m.waitingAppends.Load()) }),
 		metricPartitions.GaugeFunc(func() float64 { return float64(m.countPartitions()) }),

@@ -21,6 +21,8 @@ type partition struct {
 	// What readers see without the lock.
 	seen atomic.Pointer[roleView]
 	hw   atomic.Int64
+	// Where the log is known to differ from the leader's, each sound by itself.
+	differs atomic.Pointer[offsets]
 
 	traffic *traffic // of its topic
 
@@ -59,7 +61,9 @@ type effects struct {
 	fetch    *fetcher // whose sender looks at the partition
 	sync     bool     // the log wants a sync
 	restart  *restart // the log is to begin anew
-	failed   error    // the disk failed
+	verify   *core.Verify
+	giveUp   *core.GiveUp
+	failed   error // the disk failed
 }
 
 // completion is the end of one append.
@@ -97,6 +101,15 @@ func (m *Manager) apply(p *partition, out core.Output, fx *effects) {
 	}
 	if out.Restart {
 		fx.restart = &restart{p: p, leader: p.replica.Leader(), epoch: p.replica.LeaderEpoch(), at: out.RestartAt}
+	}
+	if out.Verify != nil {
+		fx.verify = out.Verify
+	}
+	if out.GiveUp != nil {
+		fx.giveUp = out.GiveUp
+	}
+	if out.Discard {
+		m.discard(p, fx)
 	}
 	if out.PositionMoved {
 		p.waiting.complete(p, acksLeader, out.Position, fx)
@@ -159,13 +172,6 @@ func (m *Manager) roleChanged(p *partition, fx *effects) {
 			"broker %d lost the leadership of %s before the batch was acknowledged; retry with the same producer id and sequence at the new leader",
 			m.opts.NodeID, p.tp))
 	}
-	if p.log.Damage() != nil && p.replica.Role() == core.RoleFollower {
-		if _, err := p.log.DiscardDamage(); err != nil {
-			m.logFailed(p, "put damaged files aside", err, fx)
-			return
-		}
-		p.replica.Truncated(p.logState())
-	}
 }
 
 // cut truncates the log. The caller holds p.mu.
@@ -186,10 +192,14 @@ func (m *Manager) cut(p *partition, out core.Output, fx *effects) {
 
 // logState reads where the log stands. The caller holds p.mu.
 func (p *partition) logState() core.LogState {
-	return core.LogState{
+	state := core.LogState{
 		Start: p.log.LogStartOffset(), End: p.log.LogEndOffset(), Durable: p.log.DurableEnd(),
 		HighWatermark: p.log.CheckpointedHighWatermark(),
 	}
+	if d := p.log.Damage(); d != nil {
+		state.Damaged, state.DamagedFrom = true, d.From
+	}
+	return state
 }
 
 // logFailed takes a partition out of service whose log refuses to go on. The caller holds p.mu.
@@ -212,6 +222,12 @@ func (m *Manager) settle(p *partition, fx *effects) {
 	}
 	if fx.restart != nil {
 		m.beginRestart(*fx.restart)
+	}
+	if fx.verify != nil {
+		m.beginVerify(p, *fx.verify)
+	}
+	if fx.giveUp != nil {
+		m.giveUps.add(giveUp{p: p, GiveUp: *fx.giveUp, reason: "bytes of its log are not what was written"})
 	}
 	if fx.proposal != nil {
 		m.proposals.add(p, *fx.proposal)

@@ -180,7 +180,7 @@ func logConfig(s metadata.TopicSettings) storage.Config {
 // partitionState is what the core needs to know of an image.
 func partitionState(image *metadata.Image, state *metadata.Partition, settings metadata.TopicSettings) core.PartitionState {
 	st := core.PartitionState{
-		Leader: state.Leader, LeaderEpoch: state.LeaderEpoch, PartitionEpoch: state.PartitionEpoch, ISR: state.ISR,
+		Leader: state.Leader, LeaderEpoch: state.LeaderEpoch, PartitionEpoch: state.PartitionEpoch, ISR: state.ISR, ELR: state.ELR,
 		MinISR:   settings.EffectiveMinISR(len(state.Replicas)),
 		Replicas: make([]core.Member, 0, len(state.Replicas)),
 	}

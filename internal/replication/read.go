@@ -103,7 +103,8 @@ func (r *Reader) Read(maxBytes int, buf []byte) (ReadResult, error) {
 	}
 	read, err := r.p.log.Read(r.offset, maxBytes, hw, buf)
 	if err != nil {
-		return ReadResult{}, asModelError(err)
+		r.m.suspect(r.p, r.offset, err, FoundByConsumer)
+		return ReadResult{}, r.m.readFailed(r.p, err)
 	}
 	r.offset = read.NextOffset
 	res.Data, res.NextOffset = read.Data, read.NextOffset
@@ -112,6 +113,26 @@ func (r *Reader) Read(maxBytes int, buf []byte) (ReadResult, error) {
 
 // CountOut counts batches of Read that were sent to a consumer.
 func (r *Reader) CountOut(batches, records, bytes int64) { r.p.traffic.out(batches, records, bytes) }
+
+// readFailed gives an error of the log its code. Damage that another replica can serve is no end: the leadership is on its way
+// there.
+func (m *Manager) readFailed(p *partition, err error) *model.Error {
+	typed := asModelError(err)
+	if typed.Code != model.CodeCorruptRecord {
+		return typed
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.replica.CanHandOver() {
+		return m.handingOver(p)
+	}
+	return typed
+}
+
+// handingOver sends a client away until another replica leads. The caller holds p.mu.
+func (m *Manager) handingOver(p *partition) *model.Error {
+	return model.Errorf(model.CodeNotLeaderForPartition, "the log of %s on broker %d is damaged, and another replica takes over; retry", p.tp, m.opts.NodeID)
+}
 
 // Notify calls wake once, as soon as the HighWatermark is above the reader's offset or the leadership has changed: at
 // once where that is so already. wake must not block; it may be called before Notify returns. cancel takes it back.

@@ -90,6 +90,9 @@ func (m *Manager) openLogs(ctx context.Context, tps []model.TopicPartition) (sta
 				if err != nil {
 					return fmt.Errorf("open log %s: %w", tps[i], err)
 				}
+				if report.Damage != nil {
+					m.metrics.damages.WithLabelValues(string(FoundByRecovery)).Inc()
+				}
 				if reason != "" {
 					m.opts.Logger.Warn("the replica gives up its seat", "partition", tps[i].String(), "reason", reason)
 				}

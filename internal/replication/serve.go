@@ -114,6 +114,9 @@ func (s *serverStream) receive(req *internalv1.ReplicateRequest) error {
 		for _, id := range req.GetUnsubscribe() {
 			s.unsubscribe(id)
 		}
+		for _, bad := range req.GetBadFrames() {
+			s.badFrame(bad)
+		}
 		for _, sub := range req.GetSubscribe() {
 			s.subscribe(sub)
 		}
@@ -144,6 +147,17 @@ func (s *serverStream) unsubscribe(id uint64) {
 	sub.p.mu.Lock()
 	defer sub.p.mu.Unlock()
 	s.forget(sub)
+}
+
+// badFrame ends a subscription whose follower was sent bad batches, and has the log looked at there.
+func (s *serverStream) badFrame(bad *internalv1.BadFrame) {
+	sub := s.find(bad.GetSubscriptionId())
+	if sub == nil || sub.leaderEpoch != model.LeaderEpoch(bad.GetLeaderEpoch()) {
+		return
+	}
+	s.m.opts.Logger.Warn("a follower was sent bad batches", "partition", sub.p.tp.String(), "follower", s.follower, "offset", bad.GetOffset())
+	s.unsubscribe(bad.GetSubscriptionId())
+	s.m.suspicions.add(suspicion{p: sub.p, offset: bad.GetOffset(), by: FoundByFollower})
 }
 
 // forget ends a subscription. The caller holds the partition's mu.
@@ -387,6 +401,7 @@ func (s *serverStream) fill(sub *serverSub, order core.FrameOrder, frame *wire.R
 		payload.Free()
 		if err != nil {
 			s.m.opts.Logger.Warn("reading for a follower failed", "partition", p.tp.String(), "follower", s.follower, "error", err)
+			s.m.suspect(p, order.From, err, FoundByFollower)
 			s.refuse(sub, order, asModelError(err))
 		}
 		return false

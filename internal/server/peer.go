@@ -47,6 +47,14 @@ func (s *replicaService) FetchProducerSnapshot(
 	return nil
 }
 
+// CheckRange looks at a range of a log that this broker leads.
+func (s *replicaService) CheckRange(ctx context.Context, req *internalv1.CheckRangeRequest) (*internalv1.CheckRangeResponse, error) {
+	if err := Authorize(ctx, OperationInternal, cluster()); err != nil {
+		return nil, err
+	}
+	return s.replicas.CheckRange(ctx, req)
+}
+
 // Identity is what a node says of itself.
 type Identity interface {
 	// Probe describes the node.

@@ -10,22 +10,24 @@ import (
 // following is what a follower knows beyond its log.
 type following struct {
 	streaming bool
-	subID     uint64
-	retryAt   time.Duration
-	retries   int
-	leaderHW  int64
-	leaderLow int64 // the leader's LogStartOffset
-	acked     ends
-	consumed  int64 // bytes taken in since the last acknowledgement
-	credit    int64
-	restart   bool // the log is about to begin anew at restartAt
-	restartAt int64
+	// subscribed says that there was a subscription in this leader epoch: the leader may count on what it told.
+	subscribed bool
+	subID      uint64
+	retryAt    time.Duration
+	retries    int
+	leaderHW   int64
+	leaderLow  int64 // the leader's LogStartOffset
+	acked      ends
+	consumed   int64 // bytes taken in since the last acknowledgement
+	credit     int64
+	restart    bool // the log is about to begin anew at restartAt
+	restartAt  int64
 }
 
 // SubscribeDue says from when on the follower wants to subscribe; false when it has a subscription, is about to begin its log
 // anew, or is no follower.
 func (r *Replica) SubscribeDue() (at time.Duration, wanted bool) {
-	if r.role != RoleFollower || r.follow.streaming || r.follow.restart {
+	if r.role != RoleFollower || r.follow.streaming || r.follow.restart || r.mend.damaged {
 		return 0, false
 	}
 	return r.follow.retryAt, true
@@ -38,6 +40,7 @@ func (r *Replica) NextSubscribe(subscriptionID uint64, credit int64, now time.Du
 		return Subscribe{}, false
 	}
 	r.follow.streaming, r.follow.subID, r.follow.credit = true, subscriptionID, credit
+	r.follow.subscribed = true
 	r.follow.consumed, r.follow.leaderHW, r.follow.leaderLow = 0, 0, 0
 	r.follow.acked = ends{log: r.log.End, durable: r.log.Durable}
 	return Subscribe{

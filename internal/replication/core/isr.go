@@ -239,6 +239,7 @@ func (r *Replica) Tick(now time.Duration) Output {
 	if r.role == RoleLeader {
 		r.propose(now, &out)
 	}
+	r.mendOn(now, &out)
 	return out
 }
 
@@ -246,9 +247,9 @@ func (r *Replica) Tick(now time.Duration) Output {
 func (r *Replica) NeedsTick() bool {
 	switch r.role {
 	case RoleLeader:
-		return r.lead.proposal.phase != proposalIdle || r.mayDiffer()
+		return r.lead.proposal.phase != proposalIdle || r.mayDiffer() || r.mayMend()
 	case RoleFollower:
-		return !r.follow.streaming
+		return !r.follow.streaming && (!r.mend.damaged || r.mayMend())
 	case RoleOffline, RoleStopped:
 		return false
 	default:

@@ -12,6 +12,7 @@ type leading struct {
 	epochStart int64
 	position   int64 // the leader's own, as last told by Output.Position
 	isr        []model.NodeID
+	successor  bool       // another live replica is in ISR or ELR
 	followers  []follower // in the order of the assignment, without this broker
 	proposal   proposing
 }

@@ -24,8 +24,11 @@ type Replica struct {
 	osEnd int64    // records below were committed in flush.mode=os
 	floor int64    // never truncated below (R5): the highest HighWatermark ever known here
 
+	seated bool // in ISR or ELR by the newest image taken
+
 	lead   leading
 	follow following
+	mend   mending
 }
 
 // NewReplica returns an offline replica of the broker self in its incarnation brokerEpoch, over a log as recovery left it.
@@ -38,6 +41,7 @@ func NewReplica(self model.NodeID, brokerEpoch model.BrokerEpoch, cfg Config, lo
 	// A checkpoint above the log's end tells of records that were lost with the disk; they are no longer ours to vouch for.
 	r.log.HighWatermark = min(max(log.HighWatermark, log.Start), log.End)
 	r.log.Durable = min(r.log.Durable, log.End)
+	r.mendLog(log)
 	return r
 }
 
@@ -84,6 +88,7 @@ func (r *Replica) Apply(st PartitionState, now time.Duration) Output {
 		r.lead.takeImage(r, st, newPartitionEpoch || anew, now)
 		r.moved(now, &out)
 	}
+	r.mendImage(st, anew, now, &out)
 	return out
 }
 
@@ -124,6 +129,9 @@ func (r *Replica) enter(role Role, now time.Duration, out *Output) {
 		out.AssignEpoch, out.EpochStart = true, r.log.End
 	case RoleFollower:
 		r.follow.retryAt = now
+		if r.mend.damaged {
+			return // nothing is cut but with the damage
+		}
 		if r.history.LatestEpoch() != r.lastBatchEpoch() {
 			// Epochs that this broker led without a record end here: the new leader may send batches of older ones.
 			out.Truncate, out.TruncateTo = true, r.log.End
@@ -179,6 +187,7 @@ func (r *Replica) Truncated(log LogState) {
 	r.log.Start, r.log.End, r.log.Durable = log.Start, log.End, min(log.Durable, log.End)
 	r.log.HighWatermark = min(max(r.log.HighWatermark, log.Start), log.End)
 	r.follow.acked, r.follow.restart = ends{}, false
+	r.mendLog(log)
 }
 
 // position is what counts for the HighWatermark.

@@ -102,8 +102,8 @@ type PartitionState struct {
 	PartitionEpoch model.PartitionEpoch
 	// Replicas are the assigned replicas, this broker included, with their registered broker epochs.
 	Replicas []Member
-	// ISR is the in-sync set in force.
-	ISR []model.NodeID
+	// ISR is the in-sync set in force, ELR the replicas that are eligible to lead beside it.
+	ISR, ELR []model.NodeID
 	// MinISR is min.insync.replicas; values below 1 count as 1.
 	MinISR int
 	// FlushMode is flush.mode.
@@ -120,6 +120,10 @@ type LogState struct {
 	Durable int64
 	// HighWatermark is the checkpointed HighWatermark.
 	HighWatermark int64
+	// Damaged says that bytes below End are not what was written, from DamagedFrom on: nothing is appended until the
+	// damage is discarded.
+	Damaged     bool
+	DamagedFrom int64
 }
 
 // Output is what the shell must do after a step, in the order of the fields.
@@ -152,6 +156,12 @@ type Output struct {
 	// Propose asks to send Proposal to the controller.
 	Propose  bool
 	Proposal Proposal
+	// Verify asks to have the leader look at a range; then VerifyDone is to be called.
+	Verify *Verify
+	// GiveUp asks to send the wish to the controller; then GiveUpDone is to be called.
+	GiveUp *GiveUp
+	// Discard asks to put the damage aside, and all that lies behind it; then Truncated is to be called, or DiscardFailed.
+	Discard bool
 	// FollowersReady says that NextFrame may have something to send.
 	FollowersReady bool
 	// Stopped is set when the replica stops: it carries COMMITTED_DATA_DIVERGED.
