@@ -30,6 +30,7 @@ type Controller struct {
 	raft  atomic.Pointer[raft.Raft] // nil until the quorum may be started
 
 	active    atomic.Bool // as the loop sees it
+	troubles  troubles
 	hasSnaps  bool
 	fatal     chan error
 	requests  chan *request

@@ -172,6 +172,7 @@ func (c *Controller) Heartbeat(ctx context.Context, req *internalv1.HeartbeatReq
 	if err != nil {
 		return nil, err
 	}
+	c.troubles.note(req)
 	return resp, nil
 }
 
@@ -205,6 +206,7 @@ func (c *Controller) DescribeQuorum(context.Context, *internalv1.DescribeQuorumR
 		AppliedIndex:   r.AppliedIndex(),
 		MetadataOffset: uint64(image.Offset()),
 		FeatureLevel:   image.FeatureLevel(),
+		Troubles:       c.troubles.list(image),
 	}
 	configuration := r.GetConfiguration()
 	if err := configuration.Error(); err != nil {

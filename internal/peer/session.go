@@ -41,6 +41,8 @@ type SessionConfig struct {
 	// LogEnds says where logs end of partitions that wait for it to be known, to be elected; nil is nothing to say, ever. It is
 	// asked about once a second, and when a controller answers that has not been told by this stream.
 	LogEnds func() []*internalv1.ReplicaState
+	// Troubles says which replicas are not in order; nil is none, ever. It is asked when LogEnds is.
+	Troubles func() []*internalv1.ReplicaTrouble
 	// Applied is the metadata offset of the image in force.
 	Applied func() model.MetadataOffset
 	// Await waits until the image in force is at least as new as the offset.
@@ -285,12 +287,17 @@ func (s *Session) stream(ctx context.Context, v config.Voter) (answered bool, er
 		<-done
 	}()
 	var told time.Time
+	var troubles []*internalv1.ReplicaTrouble
 	for {
 		bye := s.goodbye.Load()
 		beat := s.heartbeat(bye)
 		if now := s.cfg.Clock.Now(); s.cfg.LogEnds != nil && !bye && (told.IsZero() || now.Sub(told) >= tellInterval) {
 			beat.LogEnds, told = s.cfg.LogEnds(), now
+			if s.cfg.Troubles != nil {
+				troubles = s.cfg.Troubles()
+			}
 		}
+		beat.Troubles = troubles
 		if err := stream.Send(beat); err != nil {
 			return answered, s.reason(ctx, failed, err)
 		}

@@ -227,14 +227,15 @@ const troublesMax = 1000
 func (m *Manager) Troubles() []*internalv1.ReplicaTrouble {
 	var troubles []*internalv1.ReplicaTrouble
 	for _, p := range m.allPartitions() { // no lock of a partition is taken, which a slow disk may hold
-		damages, differs := p.log.Damages(), p.differs.Load()
-		if len(damages) == 0 && differs == nil {
+		differs := p.differs.Load()
+		if p.log.Damage() == nil && differs == nil {
 			continue
 		}
+		damages := p.log.Damages()
 		t := &internalv1.ReplicaTrouble{TopicId: p.tp.TopicID.Bytes(), Partition: p.tp.Partition}
 		if len(damages) > 0 {
 			t.Kind, t.FromOffset, t.ToOffset = internalv1.TroubleKind_TROUBLE_KIND_DAMAGED, damages[0].From, damages[len(damages)-1].To
-		} else {
+		} else if differs != nil {
 			t.Kind, t.FromOffset, t.ToOffset = internalv1.TroubleKind_TROUBLE_KIND_DIFFERS, differs.from, differs.to
 		}
 		troubles = append(troubles, t)

@@ -14,6 +14,7 @@ import (
 func (c *cluster) rawStream(from, to model.NodeID) *memStream {
 	ctx, cancel := context.WithCancelCause(c.t.Context())
 	s := &memStream{
+		c:    c,
 		from: from, to: to, ctx: ctx, cancel: cancel,
 		requests: make(chan *internalv1.ReplicateRequest, 64), frames: make(chan *wire.ReplicateResponse, 64),
 	}

@@ -123,10 +123,14 @@ func (m *Manager) readFailed(p *partition, err error) *model.Error {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.replica.CanHandOver() {
+	switch {
+	case p.replica.Role() != core.RoleLeader:
+		return m.notLeader(p.tp, p.replica.Leader(), p.replica.LeaderEpoch())
+	case p.replica.CanHandOver():
 		return m.handingOver(p)
+	default:
+		return typed
 	}
-	return typed
 }
 
 // handingOver sends a client away until another replica leads. The caller holds p.mu.

@@ -3,8 +3,10 @@ package server
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
 	"github.com/penstock-io/penstock/internal/metadata"
 	"github.com/penstock-io/penstock/internal/model"
@@ -22,6 +24,8 @@ const (
 	reasonBrokerStopping  = "BROKER_STOPPING"
 	reasonLeaderless      = "LEADERLESS_PARTITIONS"
 	reasonUnderReplicated = "UNDER_REPLICATED"
+	reasonDamaged         = "DAMAGED_REPLICAS"
+	reasonDiffering       = "DIFFERING_REPLICAS"
 )
 
 // DescribeCluster shows the brokers and what is wrong. The controller is asked, not believed.
@@ -61,6 +65,7 @@ func (s *adminService) DescribeCluster(
 		}
 	}
 	countPartitions(image, resp)
+	resp.Reasons = append(resp.Reasons, troubleReasons(image, quorum.GetTroubles())...)
 	resp.Healthy = len(resp.Reasons) == 0
 	return resp, nil
 }
@@ -103,4 +108,54 @@ func countPartitions(image *metadata.Image, resp *penstockv1.DescribeClusterResp
 		resp.Reasons = append(resp.Reasons, &penstockv1.HealthReason{Code: reasonUnderReplicated, Message: fmt.Sprintf(
 			"%d partitions have fewer replicas in sync than assigned; start missing brokers, or wait until they have caught up", n)})
 	}
+}
+
+// namedTroubles bounds how many replicas a reason names.
+const namedTroubles = 5
+
+// troubleReasons says which replicas are damaged, or differ from their leader's.
+func troubleReasons(image *metadata.Image, troubles []*internalv1.ReplicaTrouble) []*penstockv1.HealthReason {
+	var reasons []*penstockv1.HealthReason
+	for _, kind := range []struct {
+		kind            internalv1.TroubleKind
+		code, what, end string
+	}{
+		{
+			internalv1.TroubleKind_TROUBLE_KIND_DAMAGED, reasonDamaged, "%d replicas hold bytes that are not what was written (%s)",
+			"each is fetched anew where another replica holds what it lost; one that stays leads and serves what is intact: " +
+				"bring its other replicas back, or restore from a copy",
+		},
+		{
+			internalv1.TroubleKind_TROUBLE_KIND_DIFFERS, reasonDiffering, "%d replicas differ from their leader's in committed records (%s)",
+			"each is sound by itself and nothing is deleted: compare them and decide which to keep",
+		},
+	} {
+		n, named := 0, []string{}
+		for _, t := range troubles {
+			if t.GetKind() != kind.kind {
+				continue
+			}
+			if n++; n <= namedTroubles {
+				named = append(named, troubleName(image, t))
+			}
+		}
+		if n > namedTroubles {
+			named = append(named, "...")
+		}
+		if n > 0 {
+			message := fmt.Sprintf(kind.what, n, strings.Join(named, ", ")) + ": " + kind.end
+			reasons = append(reasons, &penstockv1.HealthReason{Code: kind.code, Message: message})
+		}
+	}
+	return reasons
+}
+
+func troubleName(image *metadata.Image, t *internalv1.ReplicaTrouble) string {
+	name := "a deleted topic"
+	if id, err := model.UUIDFromBytes(t.GetTopicId()); err == nil {
+		if topic, ok := image.TopicByID(id); ok {
+			name = topic.Name
+		}
+	}
+	return fmt.Sprintf("%s/%d on broker %d, offsets %d to %d", name, t.GetPartition(), t.GetBrokerId(), t.GetFromOffset(), t.GetToOffset()-1)
 }
