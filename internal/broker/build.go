@@ -59,6 +59,10 @@ func (n *Node) serveAdmin(context.Context) error {
 
 // connect makes the ways to other nodes.
 func (n *Node) connect(context.Context) error {
+	var err error
+	if n.metrics, err = server.NewMetrics(n.clock, n.registry.Registerer()); err != nil {
+		return err
+	}
 	n.conns = peer.NewConns(n.wireLimits())
 	n.nodes = peer.NewNodes(n.cfg.Controllers)
 	n.controllers = peer.NewControllers(n.conns, n.cfg.Controllers, n.clock)
@@ -163,8 +167,8 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 
 // servePeers answers other nodes.
 func (n *Node) servePeers() {
-	peers := &server.Peer{Identity: n, Controller: n.quorum, Replicas: n.replicas, Limits: n.wireLimits(), Logger: n.log}
-	server.Serve(n.groups.peers, "grpc-peer", peers.NewServer(), n.listeners.peer)
+	peers := &server.Peer{Identity: n, Controller: n.quorum, Replicas: n.replicas, Limits: n.wireLimits(), Logger: n.log, Metrics: n.metrics}
+	server.Serve(n.groups.peers, "grpc-peer", peers.NewServer(), n.metrics.Listener(server.PeerListener, n.listeners.peer))
 }
 
 // serve opens the services for clients; until the broker has caught up they tell little more than how the cluster is.
@@ -173,7 +177,8 @@ func (n *Node) serve(context.Context) error {
 		return nil
 	}
 	n.client = &server.Client{
-		Cache: n.cache, Quorum: n.controllers, Replicas: n.replicas, Clock: n.clock, Logger: n.log, Group: n.groups.clients,
+		Cache: n.cache, Quorum: n.controllers, Replicas: n.replicas, Clock: n.clock, Logger: n.log, Metrics: n.metrics,
+		Group:       n.groups.clients,
 		ProducerIDs: peer.NewProducerIDs(n.controllers, n.cfg.NodeID, func() model.BrokerEpoch { return n.session.Epoch() }),
 		Limits: server.Limits{
 			Wire: n.wireLimits(), InFlightBytes: n.cfg.Limits.InFlightBytes,
@@ -212,7 +217,7 @@ func (n *Node) join(context.Context) error {
 	}, n.controllers, n.conns, n.groups.session)
 	listening := n.groups.clients.Child("listeners")
 	for _, l := range n.listeners.clients {
-		server.Serve(listening, "grpc-"+l.name, n.client.NewServer(l.name), l.listener)
+		server.Serve(listening, "grpc-"+l.name, n.client.NewServer(l.name), n.metrics.Listener(l.name, l.listener))
 	}
 	return n.registerMetrics()
 }

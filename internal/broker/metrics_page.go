@@ -6,6 +6,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/membership"
 	"github.com/penstock-io/penstock/internal/replication"
+	"github.com/penstock-io/penstock/internal/server"
 	"github.com/penstock-io/penstock/internal/telemetry"
 	"github.com/penstock-io/penstock/internal/wire"
 )
@@ -22,6 +23,10 @@ type MetricGroup struct {
 func MetricGroups() []MetricGroup {
 	return []MetricGroup{
 		{"Node", "", metricTable.Metrics()},
+		{
+			"gRPC servers", "`code` is `OK`, a name of the error table (docs of `ErrorCode` in the proto files), or `GRPC_` and the name of a status that gRPC made itself.",
+			server.MetricDeclarations(),
+		},
 		{"Replication and topics", "Series of a topic are there while the broker holds a replica of it; counters count at the leader. " +
 			"A broker shows at most 1,000 topics by name, in the order it met them, and the rest together as `(other)`.", replication.Metrics()},
 		{"Gossip", "Gossip gives hints alone; nothing is decided by it.", membership.Metrics()},

@@ -44,6 +44,7 @@ type Node struct {
 	loader      *metadata.Loader
 	session     *peer.Session  // nil without the role of a broker
 	client      *server.Client // nil without the role of a broker
+	metrics     *server.Metrics
 
 	gossip      *membership.Gossip
 	diskFailure chan error

@@ -246,3 +246,18 @@ func (h Header) check() error {
 	}
 	return nil
 }
+
+// Count walks the headers of whole batches, back to back, and says how many batches they are and how many records they say
+// they hold. It ends at what is no whole batch and checks nothing else.
+func Count(batches []byte) (count, records int64) {
+	for len(batches) >= HeaderSize {
+		size := int64(binary.BigEndian.Uint32(batches[posLength:])) + lengthOverhead
+		if size < HeaderSize || size > int64(len(batches)) {
+			break
+		}
+		count++
+		records += int64(binary.BigEndian.Uint32(batches[posCount:]))
+		batches = batches[size:]
+	}
+	return count, records
+}

@@ -25,11 +25,12 @@ type Peer struct {
 	Replicas   *replication.Manager   // nil where the node has not the role of a broker
 	Limits     wire.Limits
 	Logger     *slog.Logger
+	Metrics    *Metrics // required
 }
 
 // NewServer returns a gRPC server with the services of the peer listener.
 func (p *Peer) NewServer() *grpc.Server {
-	server := newServer(p.Limits, PeerListener, p.Logger)
+	server := newServer(p.Limits, PeerListener, p.Logger, p.Metrics)
 	internalv1.RegisterNodeServiceServer(server, &nodeService{identity: p.Identity})
 	if p.Controller != nil {
 		internalv1.RegisterControllerServiceServer(server, &controllerService{controller: p.Controller})

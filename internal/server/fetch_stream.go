@@ -313,9 +313,13 @@ func (f *fetchStream) step(sub *fetchSub, now time.Time) error {
 
 // read reads once from a subscription: one batch at least.
 func (f *fetchStream) read(sub *fetchSub, room int) error {
-	before := sub.heldBytes()
+	metrics, before := f.service.client.Metrics, sub.heldBytes()
+	began := metrics.clock.Now()
 	err := sub.readMore(room)
-	f.held += int64(sub.heldBytes() - before)
+	if grown := sub.heldBytes() - before; grown > 0 {
+		metrics.fetchRead.Observe(metrics.since(began))
+		f.held += int64(grown)
+	}
 	return err
 }
 
@@ -347,7 +351,12 @@ func (f *fetchStream) send(sub *fetchSub) error {
 		f.remove(sub)
 	}
 	sub.sent = f.service.client.Clock.Now()
-	return f.stream.Send(frame)
+	data := frame.Payload.Len() > 0
+	err := f.stream.Send(frame)
+	if metrics := f.service.client.Metrics; data && err == nil {
+		metrics.fetchSend.Observe(metrics.since(sub.sent))
+	}
+	return err
 }
 
 // tick sends what has waited long enough, and progress of idle subscriptions.

@@ -52,6 +52,8 @@ type Client struct {
 	Clock       lifecycle.Clock
 	Limits      Limits
 	Logger      *slog.Logger
+	// Metrics count; required.
+	Metrics *Metrics
 	// Group owns the goroutines of streams and stops when no client is to be served any more: streams then end.
 	Group *lifecycle.Group
 
@@ -115,7 +117,7 @@ func (c *Client) healthServer() *health.Server {
 
 // NewServer returns a gRPC server with the services of a client listener of that name. Serving is called before.
 func (c *Client) NewServer(listener string) *grpc.Server {
-	server := newServer(c.Limits.Wire, listener, c.Logger, c.gate()...)
+	server := newServer(c.Limits.Wire, listener, c.Logger, c.Metrics, c.gate()...)
 	stopping := c.Group.Stopping()
 	penstockv1.RegisterMetadataServiceServer(server, &metadataService{cache: c.Cache, quorum: c.Quorum, stopping: stopping})
 	penstockv1.RegisterAdminServiceServer(server, &adminService{cache: c.Cache, quorum: c.Quorum, replicas: c.Replicas})
@@ -126,10 +128,11 @@ func (c *Client) NewServer(listener string) *grpc.Server {
 	return server
 }
 
-func newServer(limits wire.Limits, listener string, logger *slog.Logger, more ...grpc.ServerOption) *grpc.Server {
+func newServer(limits wire.Limits, listener string, logger *slog.Logger, metrics *Metrics, more ...grpc.ServerOption) *grpc.Server {
 	options := append(wire.ServerOptions(limits), grpc.WaitForHandlers(true))
 	options = append(options, identify(listener)...)
 	options = append(options, guard(logger)...)
+	options = append(options, metrics.count()...)
 	options = append(options, more...)
 	return grpc.NewServer(options...)
 }

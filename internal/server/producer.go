@@ -71,7 +71,7 @@ func (s *producerService) ProduceOnce(ctx context.Context, head *penstockv1.Prod
 func (s *producerService) produce(
 	ctx context.Context, head *penstockv1.ProduceRequest, payload wire.Payload, done func(*penstockv1.Receipt, error),
 ) {
-	a := appender{client: s.client, listener: RequestOf(ctx).Listener, done: done}
+	a := appender{client: s.client, listener: RequestOf(ctx).Listener, done: done, began: s.client.Clock.Now()}
 	if err := a.prepare(ctx, head, payload); err != nil {
 		a.request.Release()
 		a.finish(replication.Receipt{}, err)
@@ -85,6 +85,7 @@ type appender struct {
 	client   *Client
 	listener string
 	done     func(*penstockv1.Receipt, error)
+	began    time.Time // when the batch had been received
 	request  replication.AppendRequest
 }
 
@@ -115,7 +116,7 @@ func (a *appender) prepare(ctx context.Context, head *penstockv1.ProduceRequest,
 		return err
 	}
 	a.request.LeaderEpoch = model.NoLeaderEpoch
-	a.request.Deadline = a.client.Clock.Now().Add(timeoutOf(head.GetTimeoutMs()))
+	a.request.Deadline = a.began.Add(timeoutOf(head.GetTimeoutMs()))
 	a.request.Done = a.finish
 	return nil
 }
@@ -198,6 +199,7 @@ func batchError(err error) error {
 
 // finish is called once with the outcome.
 func (a *appender) finish(r replication.Receipt, err error) {
+	a.client.Metrics.produced(a.request.Acks, a.began, err)
 	if err != nil {
 		a.done(nil, a.outcome(err))
 		return

@@ -24,6 +24,7 @@ func (s *producerService) Produce(
 		service: s, stream: wire.ProduceServerStream{ServerStream: raw},
 		limit: s.client.Limits.InFlightBytes, ready: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
+	defer s.client.Metrics.opened(p)()
 	ctx, cancel := context.WithCancelCause(raw.Context())
 	defer cancel(nil)
 	written := make(chan struct{})
@@ -100,7 +101,7 @@ func recordBytes(records []*penstockv1.Record) int {
 
 // admit waits until the request fits into what may be unanswered; a request alone always does.
 func (p *produceStream) admit(ctx context.Context, cost int64, halt <-chan struct{}) error {
-	for {
+	for waited := false; ; waited = true {
 		p.mu.Lock()
 		if p.inFlight == 0 || p.inFlight+cost <= p.limit {
 			p.inFlight += cost
@@ -109,6 +110,9 @@ func (p *produceStream) admit(ctx context.Context, cost int64, halt <-chan struc
 			return nil
 		}
 		p.mu.Unlock()
+		if !waited {
+			p.service.client.Metrics.throttled.Inc()
+		}
 		select {
 		case <-p.room:
 		case <-ctx.Done():

@@ -29,6 +29,8 @@ type subscription struct {
 
 	held     []wire.Payload // read, not yet sent
 	size     int
+	batches  int64 // of what is held
+	records  int64 // in them
 	next     int64 // where reading goes on after what is held
 	last     replication.ReadResult
 	readSize int
@@ -97,6 +99,9 @@ func (s *subscription) readMore(limit int) error {
 func (s *subscription) hold(payload wire.Payload, data []byte) {
 	s.held = append(s.held, payload.Part(data))
 	s.size += len(data)
+	batches, records := record.Count(data)
+	s.batches += batches
+	s.records += records
 }
 
 // cut leaves out whole batches behind the end of the range.
@@ -124,6 +129,7 @@ func (s *subscription) frame(plain bool) *wire.FetchResponse {
 	frame.Head.SubscriptionId, frame.Head.Partition = s.id, s.partition
 	frame.Head.HighWatermark, frame.Head.LastStableOffset = s.last.HighWatermark, s.last.HighWatermark
 	frame.Head.LogStartOffset, frame.Head.LeaderEpoch = s.last.LogStartOffset, int32(s.last.LeaderEpoch)
+	s.countOut()
 	payload := s.take()
 	frame.Head.NextOffset = s.next
 	if plain && payload.Len() > 0 {
@@ -145,6 +151,13 @@ func (s *subscription) frame(plain bool) *wire.FetchResponse {
 	return frame
 }
 
+// countOut counts what is held as sent.
+func (s *subscription) countOut() {
+	if s.size > 0 {
+		s.reader.CountOut(s.batches, s.records, int64(s.size))
+	}
+}
+
 // take joins what is held into one payload.
 func (s *subscription) take() wire.Payload {
 	var joined wire.Payload
@@ -162,7 +175,7 @@ func (s *subscription) take() wire.Payload {
 		}
 		joined = wire.BufferPayload(buffers)
 	}
-	s.held, s.size = nil, 0
+	s.held, s.size, s.batches, s.records = nil, 0, 0, 0
 	return joined
 }
 
