@@ -63,6 +63,9 @@ func (n *Node) connect(context.Context) error {
 	if n.metrics, err = server.NewMetrics(n.clock, n.registry.Registerer()); err != nil {
 		return err
 	}
+	if err := storage.RegisterDir(n.registry.Registerer(), n.dir); err != nil {
+		return err
+	}
 	n.conns = peer.NewConns(n.wireLimits())
 	n.nodes = peer.NewNodes(n.cfg.Controllers)
 	n.controllers = peer.NewControllers(n.conns, n.cfg.Controllers, n.clock)
@@ -89,6 +92,7 @@ func (n *Node) startQuorum(context.Context) error {
 		NodeID: n.cfg.NodeID, Voters: voters, Dir: filepath.Join(n.cfg.DataDir, controllerDir),
 		Listener: mux.Listener(wire.ProtocolRaft), Dial: wire.DialRaft, Prober: peer.NewProber(n.wireLimits()),
 		IncarnationID: n.incarnation, DirectoryID: n.dir.Meta().DirectoryID, Clock: n.clock, Logger: n.log,
+		Metrics:          n.registry.Registerer(),
 		Core:             controllercore.Config{SessionTimeout: n.cfg.SessionTimeout},
 		HeartbeatTimeout: n.cfg.Raft.Heartbeat, ElectionTimeout: n.cfg.Raft.Election, LeaseTimeout: n.cfg.Raft.Lease,
 	}, n.groups.quorum)
@@ -99,10 +103,10 @@ func (n *Node) startQuorum(context.Context) error {
 func (n *Node) recoverReplicas(ctx context.Context) error {
 	publishers := []metadata.Publisher{n.nodes}
 	if n.cfg.Roles.Broker {
-		syncer := storage.StartSyncer(n.groups.storage, syncWorkers, func(log *storage.Log, durableEnd int64, err error) {
-			n.replicas.OnSynced(log, durableEnd, err)
-		})
-		var err error
+		syncer, err := n.startSyncer()
+		if err != nil {
+			return err
+		}
 		n.replicas, err = replication.NewManager(replication.Options{
 			NodeID: n.cfg.NodeID, Dir: n.dir, PageCacheLost: n.start.osLost, Syncer: syncer,
 			Endpoint: peer.NewEndpoint(n.conns), Controller: n.controllers, Clock: n.clock, Logger: n.log, Metrics: n.registry.Registerer(),
@@ -163,6 +167,16 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 		}
 	})
 	return nil
+}
+
+func (n *Node) startSyncer() (*storage.Syncer, error) {
+	metrics, err := storage.NewSyncMetrics(n.clock, n.registry.Registerer())
+	if err != nil {
+		return nil, err
+	}
+	return storage.StartMeasuredSyncer(n.groups.storage, syncWorkers, metrics, func(log *storage.Log, durableEnd int64, err error) {
+		n.replicas.OnSynced(log, durableEnd, err)
+	}), nil
 }
 
 // servePeers answers other nodes.

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/penstock-io/penstock/internal/controller"
 	"github.com/penstock-io/penstock/internal/membership"
 	"github.com/penstock-io/penstock/internal/replication"
 	"github.com/penstock-io/penstock/internal/server"
+	"github.com/penstock-io/penstock/internal/storage"
 	"github.com/penstock-io/penstock/internal/telemetry"
 	"github.com/penstock-io/penstock/internal/wire"
 )
@@ -29,6 +31,9 @@ func MetricGroups() []MetricGroup {
 		},
 		{"Replication and topics", "Series of a topic are there while the broker holds a replica of it; counters count at the leader. " +
 			"A broker shows at most 1,000 topics by name, in the order it met them, and the rest together as `(other)`.", replication.Metrics()},
+		{"Storage", "", storage.Metrics()},
+		{"Controllers", "On nodes with the role of a controller. Counters of elections and brokers count on the node that decided, and gauges of the " +
+			"cluster are shown by the active controller alone: sum them over all nodes.", controller.Metrics()},
 		{"Gossip", "Gossip gives hints alone; nothing is decided by it.", membership.Metrics()},
 		{"Memory", "One pool serves all that a process sends and receives.", wire.Metrics()},
 		{"Build", "", telemetry.Metrics()},

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/penstock-io/penstock/internal/controller/core"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
@@ -70,6 +72,8 @@ type Config struct {
 
 	Clock  lifecycle.Clock
 	Logger *slog.Logger
+	// Metrics registers the controller's metrics; nil registers none.
+	Metrics prometheus.Registerer
 
 	// Core are the constants of decisions: session timeout, defaults of topics.
 	Core core.Config

@@ -20,14 +20,15 @@ import (
 
 // Controller is one voter of the quorum. It is safe for concurrent use.
 type Controller struct {
-	cfg   Config
-	group *lifecycle.Group
-	hub   *hub
-	store *store
-	snaps *raft.FileSnapshotStore
-	fsm   *fsm
-	trans *transport
-	raft  atomic.Pointer[raft.Raft] // nil until the quorum may be started
+	cfg     Config
+	group   *lifecycle.Group
+	hub     *hub
+	store   *store
+	snaps   *raft.FileSnapshotStore
+	fsm     *fsm
+	trans   *transport
+	metrics *metrics
+	raft    atomic.Pointer[raft.Raft] // nil until the quorum may be started
 
 	active    atomic.Bool // as the loop sees it
 	troubles  troubles
@@ -73,7 +74,11 @@ func Start(cfg Config, group *lifecycle.Group) (*Controller, error) {
 		requests: make(chan *request, 1024), lost: make(chan lostSession, 64),
 		leading: newMailbox(), loopEnded: make(chan struct{}),
 	}
-	c.fsm = &fsm{hub: c.hub, clock: cfg.Clock, fail: c.fail}
+	if c.metrics, err = newMetrics(c); err != nil {
+		return nil, errors.Join(fmt.Errorf("controller: %w", err), s.Close())
+	}
+	s.written = c.metrics.write
+	c.fsm = &fsm{hub: c.hub, clock: cfg.Clock, fail: c.fail, metrics: c.metrics}
 	c.group = group.Child("controller")
 	if !c.group.Go("loop", c.loop) || !c.group.Go("disk-watch", c.watchDisk) || !c.group.Go("raft", c.run) {
 		return nil, errors.Join(errStopping(), s.Close())
@@ -134,6 +139,7 @@ func (c *Controller) runRaft(ctx context.Context) error {
 	c.fsm.running.Store(true)
 	observations := make(chan raft.Observation, 16)
 	observer := raft.NewObserver(observations, false, func(o *raft.Observation) bool {
+		c.metrics.observes(o)
 		_, ok := o.Data.(raft.LeaderObservation)
 		return ok
 	})

@@ -19,9 +19,10 @@ import (
 
 // fsm folds the committed entries into the image. Apply is the same on every controller and does no I/O.
 type fsm struct {
-	hub   *hub
-	clock lifecycle.Clock
-	fail  func(error) // stops the node
+	hub     *hub
+	clock   lifecycle.Clock
+	fail    func(error) // stops the node
+	metrics *metrics    // nil counts nothing
 
 	running     atomic.Bool // Raft is up: a restore is an installed snapshot, not the start
 	broken      error       // set once the log held what cannot be read; Raft's goroutine only
@@ -47,6 +48,9 @@ func (f *fsm) Apply(log *raft.Log) any {
 		return applied{err: err}
 	}
 	f.progress = true
+	if f.metrics != nil {
+		f.metrics.entries.Inc()
+	}
 	f.hub.publish(image, entry)
 	return applied{}
 }
@@ -90,6 +94,9 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 
 // countInstall stops the node when a second snapshot is installed within a minute and nothing was applied in between.
 func (f *fsm) countInstall() {
+	if f.metrics != nil {
+		f.metrics.installs.Inc()
+	}
 	now := f.clock.Now()
 	if !f.lastInstall.IsZero() && now.Sub(f.lastInstall) < time.Minute && !f.progress {
 		f.fail(ErrSnapshotLoop)

@@ -46,6 +46,9 @@ type proposal struct {
 	generation int
 	requests   []*request
 	deadline   time.Time
+	began      time.Time
+	before     *metadata.Image // that it was decided on, unless it is stale
+	entry      *internalv1.MetadataEntry
 }
 
 type barrierOutcome struct {
@@ -78,6 +81,7 @@ func (c *Controller) loop(ctx context.Context) error {
 	for l.step(ctx) {
 		l.drain()
 		l.decide()
+		l.c.metrics.queued.Store(int64(len(l.pending)))
 	}
 	c.active.Store(false)
 	l.answerAll(errStopping())
@@ -148,6 +152,7 @@ func (l *loop) leadership(leads bool) {
 	l.suspend()
 	l.leads = leads
 	if leads {
+		l.c.metrics.leaderships.Inc()
 		l.c.cfg.Logger.Info("leading the quorum; waiting for a barrier")
 		l.tick.Reset(l.interval)
 		l.birthBy = l.c.cfg.Clock.Now().Add(l.c.cfg.BirthTimeout)
@@ -315,7 +320,10 @@ func (l *loop) propose(entry *internalv1.MetadataEntry, requests []*request, now
 		answer(requests, model.Errorf(model.CodeUnknownServerError, "encode the metadata entry: %w", err))
 		return
 	}
-	p := &proposal{generation: l.generation, requests: requests, deadline: now.Add(l.c.cfg.ApplyTimeout)}
+	p := &proposal{
+		generation: l.generation, requests: requests, deadline: now.Add(l.c.cfg.ApplyTimeout),
+		began: now, before: l.c.hub.Image(), entry: entry,
+	}
 	l.inflight = p
 	r := l.c.raft.Load()
 	started := l.c.group.Go("apply", func(context.Context) error {
@@ -341,6 +349,10 @@ func (l *loop) propose(entry *internalv1.MetadataEntry, requests []*request, now
 // applyEnded deals with the outcome of a proposal.
 func (l *loop) applyEnded(o applyOutcome) {
 	p := o.proposal
+	if o.err == nil && o.result == nil {
+		l.c.metrics.committed(p.before, p.entry)
+		l.c.metrics.batch.Observe(l.c.cfg.Clock.Now().Sub(p.began).Seconds())
+	}
 	if l.inflight != p {
 		return // given up before
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/bbolt"
 
 	"github.com/penstock-io/penstock/internal/lifecycle"
@@ -27,6 +28,8 @@ type store struct {
 	logStore
 	clock lifecycle.Clock
 	fail  func(error) // stops the node
+
+	written prometheus.Observer // of writes; nil before the start has come so far
 
 	hasMetadata atomic.Bool
 
@@ -119,11 +122,14 @@ func (s *store) timed(write func() error) error {
 	s.mu.Unlock()
 	err := write()
 	s.mu.Lock()
-	s.slowest = max(s.slowest, s.clock.Now().Sub(s.began))
+	took := s.clock.Now().Sub(s.began)
+	s.slowest = max(s.slowest, took)
 	s.began = time.Time{}
 	s.mu.Unlock()
 	if err != nil {
 		s.fail(fmt.Errorf("%w: %w", ErrLogFailed, err))
+	} else if s.written != nil {
+		s.written.Observe(took.Seconds())
 	}
 	return err
 }

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 )
 
 // DefaultMaxOpenFiles is how many files of segments a directory keeps open where DirOptions say nothing.
@@ -17,6 +18,7 @@ type descriptors struct {
 	mu    sync.Mutex
 	clock []*openFile
 	hand  int
+	open  atomic.Int64 // entries of the clock, for those that do not wait for mu
 }
 
 // openFile is one file in the clock.
@@ -32,6 +34,7 @@ func (d *descriptors) keep(s *segment, l *Log) {
 	defer d.mu.Unlock()
 	s.used.Store(true)
 	d.clock = append(d.clock, &openFile{segment: s, log: l})
+	defer func() { d.open.Store(int64(len(d.clock))) }()
 	for tries := 2 * len(d.clock); len(d.clock) > d.limit && tries > 0; tries-- {
 		d.hand %= len(d.clock)
 		if f := d.clock[d.hand]; f.segment == s || !f.goes() {

@@ -49,7 +49,7 @@ type space struct {
 	free   atomic.Int64 // at the last look
 
 	mu   sync.Mutex
-	held bool // the reserve file is there, whole
+	held atomic.Bool // the reserve file is there, whole; changed with mu
 }
 
 // take asks for size bytes of an append. It looks at the disk only when the budget of the last look is used up.
@@ -89,10 +89,10 @@ func (s *space) within(step func() error) error {
 func (s *space) giveUp() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.held {
+	if !s.held.Load() {
 		return false
 	}
-	s.held = false
+	s.held.Store(false)
 	return s.fs.Remove(path.Join(s.dir, reserveName)) == nil
 }
 
@@ -100,7 +100,7 @@ func (s *space) giveUp() bool {
 func (s *space) keep() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held || s.reserve <= 0 {
+	if s.held.Load() || s.reserve <= 0 {
 		return nil
 	}
 	free, err := s.fs.FreeBytes(s.dir)
@@ -122,7 +122,7 @@ func (s *space) keep() error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return ignoreFull(errors.Join(err, s.fs.Remove(name)))
 	}
-	s.held = true
+	s.held.Store(true)
 	return nil
 }
 
@@ -131,7 +131,7 @@ func (s *space) find() {
 	info, err := s.fs.Stat(path.Join(s.dir, reserveName))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held = err == nil && !info.Dir && info.Size > 0
+	s.held.Store(err == nil && !info.Dir && info.Size > 0)
 }
 
 func ignoreFull(err error) error {

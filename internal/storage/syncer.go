@@ -25,7 +25,8 @@ type goroutines interface {
 type Syncer struct {
 	onDurable func(l *Log, durableEnd int64, err error)
 	wake      chan struct{} // one token a worker that may have something to do
-	together  int           // so many waiting logs are synced together; 0 never
+	metrics   *SyncMetrics
+	together  int // so many waiting logs are synced together; 0 never
 
 	mu       sync.Mutex
 	queue    []*Log
@@ -44,7 +45,15 @@ const (
 // sync, one call at a time for one log, with the durable end, or with the error of a sync that failed for ever. It must
 // not block for long. The workers end when the group stops; what is queued then is not synced.
 func StartSyncer(group goroutines, workers int, onDurable func(l *Log, durableEnd int64, err error)) *Syncer {
+	return StartMeasuredSyncer(group, workers, nil, onDurable)
+}
+
+// StartMeasuredSyncer is StartSyncer with metrics; nil counts nothing.
+func StartMeasuredSyncer(
+	group goroutines, workers int, metrics *SyncMetrics, onDurable func(l *Log, durableEnd int64, err error),
+) *Syncer {
 	s := newSyncer(workers, onDurable)
+	s.metrics = metrics
 	s.start(group)
 	return s
 }
@@ -137,7 +146,9 @@ func (s *Syncer) run(ctx context.Context) error {
 // sync syncs one log. What is asked for from the moment it begins waits for the next one.
 func (s *Syncer) sync(l *Log) {
 	l.syncQueue.Store(syncRunning)
+	mark := s.metrics.begin()
 	end, err := l.Sync()
+	s.metrics.end(mark, 1, err)
 	s.finish(l, end, err)
 }
 
@@ -173,7 +184,9 @@ func (s *Syncer) syncAll(logs []*Log) {
 	}
 	var err error
 	if needed {
+		mark := s.metrics.begin()
 		err = held[0].fs.SyncFS(held[0].dir.path)
+		s.metrics.end(mark, len(held), err)
 	}
 	s.mu.Lock()
 	s.batching = false
