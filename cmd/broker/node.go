@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"google.golang.org/grpc/grpclog"
 
 	"github.com/penstock-io/penstock/internal/broker"
 	"github.com/penstock-io/penstock/internal/config"
@@ -20,15 +23,18 @@ const stopSlack = 20 * time.Second
 
 // runNode runs a node until ctx ends or it fails.
 func runNode(ctx context.Context, cfg *config.Config, errOut io.Writer) (err error) {
-	logger, err := telemetry.NewLogger(errOut, cfg.LogFormat, cfg.LogLevel)
+	level := new(slog.LevelVar)
+	level.Set(cfg.LogLevel)
+	logger, err := telemetry.NewLogger(errOut, cfg.LogFormat, level)
 	if err != nil {
 		return err
 	}
 	logger = logger.With("node", int(cfg.NodeID))
+	grpclog.SetLoggerV2(telemetry.GRPCLog(logger))
 	if err := takeResources(cfg, logger); err != nil {
 		return err
 	}
-	node, err := broker.Start(ctx, cfg, logger)
+	node, err := broker.Start(ctx, cfg, logger, broker.LogLevel(level))
 	if err != nil {
 		return err
 	}

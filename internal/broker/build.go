@@ -40,10 +40,11 @@ func (n *Node) wireLimits() wire.Limits {
 
 // serveAdmin answers on the admin listener from the beginning, so that a long recovery can be watched.
 func (n *Node) serveAdmin(context.Context) error {
-	handler := server.AdminHandler(server.Admin{
-		Metrics: n.registry.Handler(n.log), Unready: n.Unready, Profiles: n.cfg.PProf,
-	})
-	admin := server.NewAdminServer(handler)
+	told := server.Admin{Metrics: n.registry.Handler(n.log), Unready: n.Unready, Profiles: n.cfg.PProf}
+	if n.level != nil {
+		told.LogLevel, told.SetLogLevel = n.logLevel, n.setLogLevel
+	}
+	admin := server.NewAdminServer(server.AdminHandler(told))
 	n.groups.admin.Go("http", func(context.Context) error {
 		if err := admin.Serve(n.listeners.admin); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			return fmt.Errorf("serve the admin listener: %w", err)

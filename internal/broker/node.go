@@ -25,6 +25,7 @@ import (
 type Node struct {
 	cfg         *config.Config
 	log         *slog.Logger
+	level       *slog.LevelVar // of log; nil where it cannot be changed
 	clock       lifecycle.Clock
 	registry    *telemetry.Registry
 	incarnation model.UUID
@@ -92,10 +93,13 @@ func newGroups(root *lifecycle.Group) groups {
 // Start brings a node up. It returns once everything is recovered, listening and under way; [Node.Ready] tells when the
 // controller has let the broker in. Errors say what is in the way: an address or a data directory in use, a directory of
 // another node. ctx bounds the start alone.
-func Start(ctx context.Context, cfg *config.Config, logger *slog.Logger) (_ *Node, err error) {
+func Start(ctx context.Context, cfg *config.Config, logger *slog.Logger, options ...Option) (_ *Node, err error) {
 	n := &Node{
 		cfg: cfg, log: logger, clock: lifecycle.RealClock(), registry: telemetry.NewRegistry(), incarnation: model.NewUUID(),
 		cache: server.NewCache(), diskFailure: make(chan error, 1),
+	}
+	for _, option := range options {
+		option(n)
 	}
 	n.root = lifecycle.New(context.WithoutCancel(ctx), "node", logger)
 	n.groups = newGroups(n.root)

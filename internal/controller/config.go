@@ -75,6 +75,8 @@ type Config struct {
 	// Metrics registers the controller's metrics; nil registers none.
 	Metrics prometheus.Registerer
 
+	libraries *slog.Logger // Logger as given: each library names itself as the component
+
 	// Core are the constants of decisions: session timeout, defaults of topics.
 	Core core.Config
 	// HeartbeatTimeout, ElectionTimeout and LeaseTimeout of Raft: 500, 500, 250 ms.

@@ -48,7 +48,7 @@ func Start(cfg Config, group *lifecycle.Group) (*Controller, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	cfg.Logger = cfg.Logger.With("component", "controller")
+	cfg.libraries, cfg.Logger = cfg.Logger, cfg.Logger.With("component", "controller")
 	if err := makeDirs(cfg.Dir); err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func Start(cfg Config, group *lifecycle.Group) (*Controller, error) {
 	if err := fsys.OS().SyncDir(cfg.Dir); err != nil {
 		return nil, errors.Join(fmt.Errorf("controller: make raft.db durable: %w", err), s.Close())
 	}
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, 2, telemetry.HCLog(cfg.Logger).Named("snapshots"))
+	snaps, err := raft.NewFileSnapshotStoreWithLogger(cfg.Dir, 2, telemetry.HCLog(cfg.libraries).Named("raft-snapshots"))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("controller: open the snapshots: %w", err), s.Close())
 	}
@@ -196,7 +196,7 @@ func (c *Controller) raftConfig(notify chan<- bool) *raft.Config {
 	conf.SnapshotThreshold = c.cfg.SnapshotThreshold
 	conf.TrailingLogs = c.cfg.TrailingLogs
 	conf.NotifyCh = notify
-	conf.Logger = telemetry.HCLog(c.cfg.Logger).Named("raft")
+	conf.Logger = telemetry.HCLog(c.cfg.libraries).Named("raft")
 	conf.NoLegacyTelemetry = true
 	return conf
 }

@@ -140,7 +140,7 @@ func newTransport(cfg Config) *transport {
 	}
 	network := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: known,
-		Logger:                telemetry.HCLog(cfg.Logger).Named("raft-net"),
+		Logger:                telemetry.HCLog(cfg.libraries).Named("raft-net"),
 		Stream:                layer,
 		MaxPool:               3,
 		MaxRPCsInFlight:       1, // pipelining can stall a follower

@@ -21,6 +21,11 @@ type Admin struct {
 	Metrics  http.Handler
 	Unready  func() []Reason // why the node does not serve; empty where it does
 	Profiles bool            // Go's profiles, below /debug/pprof/
+
+	// LogLevel returns the level of the process' log by name, and SetLogLevel sets it on behalf of the address; its errors say
+	// what is allowed. Where they are nil, /loglevel is not there.
+	LogLevel    func() string
+	SetLogLevel func(level, remote string) error
 }
 
 // Readiness is the answer of /readyz in JSON.
@@ -30,7 +35,7 @@ type Readiness struct {
 }
 
 // AdminHandler answers on the admin listener: /metrics, /healthz (the process runs) and /readyz (the node serves, or 503 with
-// the reasons, one a line, or in JSON where that is accepted).
+// the reasons, one a line, or in JSON where that is accepted), and /loglevel, which PUT changes.
 func AdminHandler(admin Admin) http.Handler {
 	mux := http.NewServeMux()
 	if admin.Profiles {
@@ -45,7 +50,28 @@ func AdminHandler(admin Admin) http.Handler {
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		answerReadiness(w, r, admin.Unready())
 	})
+	if admin.LogLevel != nil && admin.SetLogLevel != nil {
+		mux.HandleFunc("GET /loglevel", func(w http.ResponseWriter, _ *http.Request) {
+			answer(w, http.StatusOK, admin.LogLevel())
+		})
+		mux.HandleFunc("PUT /loglevel", admin.putLogLevel)
+	}
 	return mux
+}
+
+// maxLevelBytes is more than the longest name of a level.
+const maxLevelBytes = 64
+
+func (a Admin) putLogLevel(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxLevelBytes))
+	if err == nil {
+		err = a.SetLogLevel(strings.TrimSpace(string(body)), r.RemoteAddr)
+	}
+	if err != nil {
+		answer(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	answer(w, http.StatusOK, a.LogLevel())
 }
 
 func answerReadiness(w http.ResponseWriter, r *http.Request, reasons []Reason) {

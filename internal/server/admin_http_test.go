@@ -1,8 +1,10 @@
 package server
 
 import (
+	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 )
 
@@ -44,4 +46,48 @@ func get(h http.Handler, path, accept string) string {
 	r.Header.Set("Accept", accept)
 	h.ServeHTTP(w, r)
 	return w.Body.String()
+}
+
+func TestLogLevelOverHTTP(t *testing.T) {
+	level, by := "info", ""
+	admin := Admin{
+		Metrics: http.NotFoundHandler(), Unready: func() []Reason { return nil },
+		LogLevel: func() string { return level },
+		SetLogLevel: func(name, remote string) error {
+			if name == "loud" {
+				return errors.New("use trace, debug, info, warn or error")
+			}
+			level, by = name, remote
+			return nil
+		},
+	}
+	h := AdminHandler(admin)
+	for _, c := range []struct {
+		method, body string
+		status       int
+		answer       string
+		after        string
+	}{
+		{http.MethodGet, "", 200, "info\n", "info"},
+		{http.MethodPut, "debug\n", 200, "debug\n", "debug"},
+		{http.MethodPut, "loud", 400, "use trace, debug, info, warn or error\n", "debug"},
+		{http.MethodPut, strings.Repeat("x", 100), 400, "", "debug"},
+		{http.MethodPost, "warn", 405, "", "debug"}, // other sites can make a browser post
+		{http.MethodDelete, "", 405, "", "debug"},
+	} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(c.method, "/loglevel", strings.NewReader(c.body)))
+		if w.Code != c.status || (c.answer != "" && w.Body.String() != c.answer) || level != c.after {
+			t.Errorf("%s %q: %d %q, the level is %s; want %+v", c.method, c.body, w.Code, w.Body, level, c)
+		}
+	}
+	if by == "" {
+		t.Error("who asked is not passed on")
+	}
+	admin.LogLevel = nil
+	if w := httptest.NewRecorder(); true {
+		if AdminHandler(admin).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/loglevel", nil)); w.Code != http.StatusNotFound {
+			t.Errorf("a level that cannot be changed: %d", w.Code)
+		}
+	}
 }

@@ -12,11 +12,12 @@ import (
 )
 
 // HCLog returns a logger for libraries that want hclog and writes through logger. The level stays with logger: SetLevel
-// does nothing. A nil logger means slog.Default.
+// does nothing. Lines that repeat are limited, see [Limited]. A nil logger means slog.Default.
 func HCLog(logger *slog.Logger) hclog.Logger {
 	if logger == nil {
 		logger = slog.Default()
 	}
+	logger = Limited(logger)
 	return &hclogBridge{base: logger, logger: logger}
 }
 
@@ -132,13 +133,23 @@ func slogLevel(level hclog.Level) slog.Level {
 func slogArgs(args []any) []any {
 	attrs := make([]any, 0, (len(args)+1)/2)
 	for len(args) > 1 {
-		attrs = append(attrs, slog.Any(fmt.Sprint(args[0]), slogValue(args[1])))
+		attrs = append(attrs, slog.Any(freeKey(fmt.Sprint(args[0])), slogValue(args[1])))
 		args = args[2:]
 	}
 	if len(args) == 1 {
 		attrs = append(attrs, slog.Any(hclog.MissingKey, slogValue(args[0])))
 	}
 	return attrs
+}
+
+// freeKey keeps the keys that every line has for what they mean there: Raft has a "node" of its own.
+func freeKey(key string) string {
+	switch key {
+	case slog.TimeKey, slog.LevelKey, slog.MessageKey, "node", "component":
+		return key + "_"
+	default:
+		return key
+	}
 }
 
 func slogValue(value any) any {

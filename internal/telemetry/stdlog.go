@@ -9,13 +9,13 @@ import (
 )
 
 // StdLog returns a logger for libraries that want the standard log package. A level in brackets at the beginning of a
-// line, such as "[WARN] ", becomes the level of the record; other lines are at slog.LevelInfo. A nil logger means
-// slog.Default.
+// line, such as "[WARN] ", becomes the level of the record; other lines are at slog.LevelInfo. Lines that
+// repeat are limited, see [Limited]. A nil logger means slog.Default.
 func StdLog(logger *slog.Logger) *log.Logger {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	return log.New(&lineWriter{logger: logger}, "", 0)
+	return log.New(&lineWriter{logger: Limited(logger)}, "", 0)
 }
 
 // lineWriter logs each Write, which the log package makes once a line, as one record.

@@ -96,8 +96,8 @@ func TestHCLogBridge(t *testing.T) {
 	}{
 		{func() { raft.Warn("vote", "term", 7) }, "level=WARN msg=vote component=raft term=7"},
 		{func() { raft.Error("sync", "error", errors.New("no disk")) }, `level=ERROR msg=sync component=raft error="no disk"`},
-		{func() { sub.Info("dial", "after", time.Second) }, "level=INFO msg=dial component=raft.net node=1 after=1s"},
-		{func() { sub.ResetNamed("x").Debug("d") }, "level=DEBUG msg=d component=x node=1"},
+		{func() { sub.Info("dial", "after", time.Second) }, "level=INFO msg=dial component=raft.net node_=1 after=1s"},
+		{func() { sub.ResetNamed("x").Debug("d") }, "level=DEBUG msg=d component=x node_=1"},
 		{func() { raft.Info("f", "v", hclog.Fmt("%d/%d", 1, 2), "h", hclog.Hex(255)) }, "level=INFO msg=f component=raft v=1/2 h=0xff"},
 		{func() { raft.Info("q", "v", hclog.Quote("a"), "o", hclog.Octal(8), "b", hclog.Binary(2)) }, "level=INFO msg=q component=raft v=a o=010 b=0b10"},
 		{func() { raft.Info("e", "v", hclog.Format{}) }, `level=INFO msg=e component=raft v=""`},

@@ -1,0 +1,152 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// blocks are the shell sessions of a document.
+func blocks(t *testing.T, name string) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found []string
+	for _, block := range strings.Split(string(text), "\n```sh\n")[1:] {
+		body, _, _ := strings.Cut(block, "\n```")
+		found = append(found, body)
+	}
+	return found
+}
+
+// The commands of docs/operations.md are run as they stand, but for the port, and do what is said there.
+func TestTheCommandsOfTheDocument(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is missing")
+	}
+	configFile, address := singleNode(t)
+	node := launch(t, "--config", configFile)
+	await(t, "the node is healthy", healthy(connect(t, address), 1))
+	admin := configValue(t, configFile, "listen.admin")
+	var said []string
+	for _, block := range blocks(t, "operations.md") {
+		if !strings.Contains(block, "127.0.0.1:9094") {
+			t.Errorf("a block without the admin listener:\n%s", block)
+		}
+		script := strings.ReplaceAll(block, "127.0.0.1:9094", admin)
+		out, err := exec.Command("sh", "-euc", script).CombinedOutput() //nolint:gosec // our own document
+		if err != nil {
+			t.Fatalf("%v\n%s\n%s", err, script, out)
+		}
+		said = append(said, string(out))
+	}
+	if want := "ok\nready\n{\"ready\":true,\"reasons\":[]}\n"; len(said) != 2 || said[0] != want || said[1] != "info\ndebug\ninfo\n" {
+		t.Errorf("the commands say %q", said)
+	}
+	for _, want := range []string{`msg="the log level was changed" node=1 from=info to=debug by=127.0.0.1:`, "from=debug to=info"} {
+		if !strings.Contains(node.out.String(), want) {
+			t.Errorf("the log does not say %q", want)
+		}
+	}
+	quiet, err := exec.Command("curl", "-s", "-X", "PUT", "-d", "error", "http://"+admin+"/loglevel").CombinedOutput() //nolint:gosec // our own node
+	if err != nil || string(quiet) != "error\n" || !strings.Contains(node.out.String(), "to=error") {
+		t.Errorf("silence is not noted: %s %v", quiet, err)
+	}
+	node.signal(syscall.SIGTERM)
+	if code := node.exit(); code != exitOK || strings.Contains(node.out.String(), "msg=stopped") {
+		t.Errorf("exit status %d; at the level error it still talks:\n%s", code, node.out)
+	}
+}
+
+// configValue is a plain value of a file that broker dev wrote.
+func configValue(t *testing.T, configFile, key string) string {
+	t.Helper()
+	text, err := os.ReadFile(configFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), key+": ")
+	line, _, _ := strings.Cut(rest, "\n")
+	if !ok {
+		t.Fatalf("no %s in\n%s", key, text)
+	}
+	return strings.Trim(line, `"`)
+}
+
+// Everything that a node writes has one form, whoever says it: Raft, gossip and gRPC too.
+func TestLogsHaveOneForm(t *testing.T) {
+	configFile, address := singleNode(t)
+	node := launch(t, "--config", configFile, "--log.format", "json", "--log.level", "trace", "--gossip.seeds", "127.0.0.1:1")
+	await(t, "the node is healthy", healthy(connect(t, address), 1))
+	await(t, "gossip says something", func() bool { return strings.Contains(node.out.String(), `"component":"gossip"`) })
+	node.signal(syscall.SIGTERM)
+	if code := node.exit(); code != exitOK {
+		t.Errorf("exit status %d", code)
+	}
+	said := map[string]bool{}
+	for line := range strings.Lines(node.out.String()) {
+		var fields struct {
+			Time      time.Time
+			Level     string
+			Msg       string
+			Node      int
+			Component string
+		}
+		if err := json.Unmarshal([]byte(line), &fields); err != nil || fields.Time.IsZero() || fields.Level == "" || fields.Msg == "" || fields.Node != 1 {
+			t.Errorf("a line of another form (%v): %s", err, line)
+		}
+		if strings.Count(line, `"component"`) > 1 {
+			t.Errorf("two components: %s", line)
+		}
+		said[fields.Component] = true
+	}
+	for _, want := range []string{"", "raft", "controller", "gossip", "grpc.core", "grpc.transport"} {
+		if !said[want] {
+			t.Errorf("nothing of the component %q; there are %v", want, said)
+		}
+	}
+}
+
+// A node that asks in vain to be let go ends at once after a second signal, and its directory can be used again.
+func TestASecondSignalEndsANodeAtOnce(t *testing.T) {
+	configFile, address := singleNode(t)
+	voters := "1@" + configValue(t, configFile, "listen.peer") + ",2@127.0.0.1:1"
+	node := launch(t, "--config", configFile, "--controllers", voters) // one of two: it has no quorum
+	node.awaitText("msg=started")
+	node.signal(syscall.SIGTERM)
+	node.awaitText("msg=stopping")
+	began := time.Now()
+	node.signal(syscall.SIGTERM)
+	if code := node.exit(); code != -1 || strings.Contains(node.out.String(), "msg=stopped") {
+		t.Errorf("exit status %d after %v", code, time.Since(began))
+	}
+	again := launch(t, "--config", configFile)
+	await(t, "the node is healthy", healthy(connect(t, address), 1))
+	again.signal(syscall.SIGTERM)
+	if code := again.exit(); code != exitOK {
+		t.Errorf("exit status %d", code)
+	}
+}
+
+// Nobody takes the leaderships over and nobody lets the node go: it stops all the same, in time.
+func TestAStopIsBounded(t *testing.T) {
+	configFile, _ := singleNode(t)
+	voters := "1@" + configValue(t, configFile, "listen.peer") + ",2@127.0.0.1:1"
+	node := launch(t, "--config", configFile, "--controllers", voters, "--shutdown.timeout", "1s")
+	node.awaitText("msg=started")
+	began := time.Now()
+	node.signal(syscall.SIGTERM)
+	code := node.exit()
+	if took := time.Since(began); code != exitOK || took > 15*time.Second || !strings.Contains(node.out.String(), "msg=stopped") {
+		t.Errorf("exit status %d after %v", code, took)
+	}
+}
