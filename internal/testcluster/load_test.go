@@ -47,7 +47,13 @@ type load struct {
 
 func startLoad(ctx context.Context, t *testing.T, c *client.Client) *load {
 	t.Helper()
-	createTopic(t, c, "load", 3, nil)
+	return startLoadWith(ctx, t, c, nil)
+}
+
+// startLoadWith gives the topic settings.
+func startLoadWith(ctx context.Context, t *testing.T, c *client.Client, configs map[string]string) *load {
+	t.Helper()
+	createTopic(t, c, "load", 3, configs)
 	producer, err := c.NewProducer(ctx, client.ProducerConfig{BatchBytes: 8 << 10})
 	if err != nil {
 		t.Fatal(err)
