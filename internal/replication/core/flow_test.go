@@ -105,8 +105,62 @@ func TestFramesFollowCredit(t *testing.T) {
 	// A follower cannot acknowledge what it was not sent.
 	r.FollowerAcked(2, Ack{SubscriptionID: 2, LeaderEpoch: 1, LogEnd: 99, DurableEnd: 99, Consumed: 10}, 0)
 	wantHW(t, r, 3)
-	if order, ok = r.NextFrame(2, 2, 100); !ok || order.Data || order.HighWatermark != 3 {
+}
+
+// Next to data a HighWatermark costs nothing; alone, it costs two connections and six goroutines a round.
+func TestHighWatermarkGoesWithDataOrAlonePastAQuietTick(t *testing.T) {
+	log := new(modelLog)
+	r := leaderOf(t, log, partitionOf(1, 1, 1, 1, 2))
+	subscribed(t, r, 2, 0, -1, 0)
+	if order, ok := r.NextFrame(2, 2, 100); !ok || order.Data {
+		t.Fatalf("no greeting with the high watermark: %+v", order)
+	}
+	round := func(end int64) Output {
+		t.Helper()
+		appended(t, r, log, 1, 0)
+		order, ok := r.NextFrame(2, 2, 100)
+		if !ok || !order.Data || order.HighWatermark != end-1 {
+			t.Fatalf("data does not carry the high watermark %d: %+v", end-1, order)
+		}
+		r.Sent(2, 2, end, 10)
+		return r.FollowerAcked(2, Ack{SubscriptionID: 2, LeaderEpoch: 1, LogEnd: end, DurableEnd: end, Consumed: 10}, 0)
+	}
+	for end := int64(1); end <= 3; end++ {
+		if out := round(end); !out.HighWatermarkMoved || out.FollowersReady {
+			t.Fatalf("after record %d: %+v", end, out)
+		}
+		if order, ok := r.NextFrame(2, 2, 100); ok {
+			t.Fatalf("told at once: %+v", order)
+		}
+		if r.Tick(0); !r.mustTell() { // data has come since the last one
+			t.Fatal("nobody will tell the high watermark")
+		}
+	}
+	if out := r.Tick(0); !out.FollowersReady || r.mustTell() {
+		t.Fatalf("a quiet tick: %+v, needs another: %v", out, r.mustTell())
+	}
+	if order, ok := r.NextFrame(2, 2, 100); !ok || order.Data || order.HighWatermark != 3 {
 		t.Fatalf("the high watermark is not told alone: %+v", order)
+	}
+	if order, ok := r.NextFrame(2, 2, 100); ok || r.mustTell() {
+		t.Fatalf("told twice: %+v", order)
+	}
+}
+
+func TestLogStartIsToldAtOnce(t *testing.T) {
+	log := new(modelLog)
+	r := leaderOf(t, log, partitionOf(1, 1, 1, 1, 2))
+	subscribed(t, r, 2, 0, -1, 0)
+	r.NextFrame(2, 2, 100)
+	appended(t, r, log, 1, 0)
+	r.NextFrame(2, 2, 100)
+	r.Sent(2, 2, 1, 10)
+	r.FollowerAcked(2, Ack{SubscriptionID: 2, LeaderEpoch: 1, LogEnd: 1, DurableEnd: 1, Consumed: 10}, 0)
+	if out := r.LocalStart(1); !out.FollowersReady {
+		t.Fatalf("followers do not hear of the start: %+v", out)
+	}
+	if order, ok := r.NextFrame(2, 2, 100); !ok || order.LogStart != 1 || order.HighWatermark != 1 {
+		t.Fatalf("order %+v", order)
 	}
 }
 

@@ -232,12 +232,17 @@ func (r *Replica) ProposalDone(seq uint64, outcome ProposalOutcome, now time.Dur
 	return out
 }
 
-// Tick lets time pass: followers that lag leave, those whose wait is over join, proposals are repeated. NeedsTick says
-// whether it can do anything.
+// Tick lets time pass: followers that lag leave, those whose wait is over join, proposals are repeated, and followers hear of
+// the HighWatermark where no data brought it. NeedsTick says whether it can do anything.
 func (r *Replica) Tick(now time.Duration) Output {
 	var out Output
 	if r.role == RoleLeader {
 		r.propose(now, &out)
+		for i := range r.lead.followers {
+			if r.lead.followers[i].tick(r.log) {
+				out.FollowersReady = true
+			}
+		}
 	}
 	r.mendOn(now, &out)
 	return out
@@ -247,7 +252,7 @@ func (r *Replica) Tick(now time.Duration) Output {
 func (r *Replica) NeedsTick() bool {
 	switch r.role {
 	case RoleLeader:
-		return r.lead.proposal.phase != proposalIdle || r.mayDiffer() || r.mayMend()
+		return r.lead.proposal.phase != proposalIdle || r.mayDiffer() || r.mayMend() || r.mustTell()
 	case RoleFollower:
 		return !r.follow.streaming && (!r.mend.damaged || r.mayMend())
 	case RoleOffline, RoleStopped:
@@ -255,6 +260,16 @@ func (r *Replica) NeedsTick() bool {
 	default:
 		return false
 	}
+}
+
+// mustTell says whether a follower is to hear of a HighWatermark by a tick to come.
+func (r *Replica) mustTell() bool {
+	for i := range r.lead.followers {
+		if f := &r.lead.followers[i]; f.untold(r.log) && !f.mayTell(r.log) {
+			return true
+		}
+	}
+	return false
 }
 
 // OutcomeOf maps the error code of an AlterPartition answer to the outcome of the proposal.

@@ -30,6 +30,29 @@ type follower struct {
 	credit    int64
 	toldHW    int64
 	toldStart int64
+	quiet     bool // nothing was sent since the last tick
+	tell      bool // a HighWatermark may be sent alone: no data is coming to carry it
+}
+
+// untold says that the leader's HighWatermark or LogStartOffset is not what the follower was sent last.
+func (f *follower) untold(log LogState) bool {
+	return f.streaming && (f.toldHW != log.HighWatermark || f.toldStart != log.Start)
+}
+
+// mayTell says whether progress may be sent without data: at once after a subscription or when the log's start moved. A
+// HighWatermark waits for the next data to carry it, or for a tick at which none has come: sent alone after every batch it
+// would cost as much as the batch.
+func (f *follower) mayTell(log LogState) bool {
+	return f.untold(log) && (f.tell || f.toldHW < 0 || f.toldStart != log.Start)
+}
+
+// tick lets a HighWatermark be sent alone where nothing was sent since the last tick; true where there is one.
+func (f *follower) tick(log LogState) bool {
+	if !f.untold(log) || f.mayTell(log) {
+		return false
+	}
+	f.tell, f.quiet = f.quiet, true
+	return f.tell
 }
 
 // begin starts a leadership at the log's end. What is known of rejoin backoffs is kept from an earlier one.
@@ -133,9 +156,7 @@ func (r *Replica) advance(own int64, out *Output) {
 			hw = min(hw, r.position(f.ends))
 		}
 	}
-	before := r.log.HighWatermark
 	r.raise(hw, out)
-	out.FollowersReady = out.FollowersReady || r.log.HighWatermark > before
 }
 
 // FollowerSubscribed takes a follower's subscription and answers it. Every call drops the follower's older subscriptions; one
@@ -160,7 +181,7 @@ func (r *Replica) FollowerSubscribed(sub Subscribe, now time.Duration) (Subscrib
 	}
 	f.subID, f.streaming = sub.SubscriptionID, true
 	f.next, f.underWay, f.credit = sub.FetchOffset, 0, sub.Credit
-	f.toldHW, f.toldStart = -1, -1
+	f.toldHW, f.toldStart, f.quiet, f.tell = -1, -1, false, false
 	f.ends = ends{log: sub.FetchOffset, durable: min(sub.DurableEnd, sub.FetchOffset)}
 	f.lag.reached(r.position(f.ends), r.log.End, now)
 	r.moved(now, &out)
@@ -228,7 +249,7 @@ func (r *Replica) FollowerAcked(id model.NodeID, ack Ack, now time.Duration) Out
 	f.ends.durable = max(f.ends.durable, min(ack.DurableEnd, logEnd))
 	f.lag.reached(r.position(f.ends), r.log.End, now)
 	r.moved(now, &out)
-	out.FollowersReady = out.FollowersReady || f.next < r.log.End || f.toldHW != r.log.HighWatermark
+	out.FollowersReady = out.FollowersReady || f.next < r.log.End || f.mayTell(r.log)
 	return out
 }
 
@@ -251,7 +272,7 @@ func (r *Replica) streamingTo(id model.NodeID, subscriptionID uint64) *follower 
 }
 
 // NextFrame hands out what to send on a subscription, with at most budget bytes of batches; false when there is nothing.
-// Progress alone is told only when no data is under way: acknowledgements bring the call again.
+// Progress alone is told only when no data is under way: acknowledgements and ticks bring the call again.
 func (r *Replica) NextFrame(id model.NodeID, subscriptionID uint64, budget int64) (FrameOrder, bool) {
 	f := r.streamingTo(id, subscriptionID)
 	if f == nil {
@@ -268,10 +289,10 @@ func (r *Replica) NextFrame(id model.NodeID, subscriptionID uint64, budget int64
 		}
 		order.Data, order.From, order.UpTo = true, f.next, r.log.End
 		order.MaxBytes = min(budget, f.credit-f.underWay)
-	case f.underWay > 0 || (f.toldHW == order.HighWatermark && f.toldStart == order.LogStart):
+	case f.underWay > 0 || !f.mayTell(r.log):
 		return FrameOrder{}, false
 	}
-	f.toldHW, f.toldStart = order.HighWatermark, order.LogStart
+	f.toldHW, f.toldStart, f.quiet, f.tell = order.HighWatermark, order.LogStart, false, false
 	return order, true
 }
 
