@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -49,8 +51,9 @@ func TestTheCommandsOfTheDocument(t *testing.T) {
 		}
 		said = append(said, string(out))
 	}
-	if want := "ok\nready\n{\"ready\":true,\"reasons\":[]}\n"; len(said) != 2 || said[0] != want || said[1] != "info\ndebug\ninfo\n" {
-		t.Errorf("the commands say %q", said)
+	want := []string{"ok\nready\n{\"ready\":true,\"reasons\":[]}\n", "info\ndebug\ninfo\n", aHealthyNode}
+	if !slices.Equal(said, want) {
+		t.Errorf("the commands say %q, want %q", said, want)
 	}
 	for _, want := range []string{`msg="the log level was changed" node=1 from=info to=debug by=127.0.0.1:`, "from=debug to=info"} {
 		if !strings.Contains(node.out.String(), want) {
@@ -64,6 +67,36 @@ func TestTheCommandsOfTheDocument(t *testing.T) {
 	node.signal(syscall.SIGTERM)
 	if code := node.exit(); code != exitOK || strings.Contains(node.out.String(), "msg=stopped") {
 		t.Errorf("exit status %d; at the level error it still talks:\n%s", code, node.out)
+	}
+}
+
+// aHealthyNode is what the look at the metrics shows on a node that is the whole cluster.
+const aHealthyNode = `penstock_active_controller 1
+penstock_replication_damaged_partitions 0
+penstock_replication_differing_partitions 0
+penstock_replication_leaderless_partitions 0
+penstock_replication_under_min_isr_partitions 0
+penstock_storage_sync_failures_total 0
+`
+
+// Alarms are of metrics that exist: of those on the page that is generated from their declarations.
+func TestAlarmsAreOfMetricsThatExist(t *testing.T) {
+	read := func(name string) string {
+		text, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	metrics := read("metrics.md")
+	named := regexp.MustCompile("`(penstock_[a-z_]+)`").FindAllStringSubmatch(read("operations.md"), -1)
+	if len(named) < 10 {
+		t.Errorf("only %d metrics are named", len(named))
+	}
+	for _, name := range named {
+		if !strings.Contains(metrics, "| `"+name[1]+"` |") {
+			t.Errorf("there is no metric %s", name[1])
+		}
 	}
 }
 
