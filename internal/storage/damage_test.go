@@ -360,3 +360,30 @@ func TestReadingGoesOnBehindDamage(t *testing.T) {
 		}
 	}
 }
+
+// A read that meets a bad batch of the active segment right where the index points ends, and says so.
+func TestReadOfADamagedIndexedBatchEnds(t *testing.T) {
+	mem := fsys.NewMem(1, fsys.MemOptions{})
+	d := openTestDir(t, mem)
+	l, err := d.CreateLog(testPartition(0), Config{IndexIntervalBytes: 1})
+	must(t, err)
+	size := 0
+	for i := range 20 {
+		data, _ := appendTo(t, l, 1, i, 2, 1000)
+		size = len(data)
+	}
+	_, err = l.Sync()
+	must(t, err)
+	must(t, d.Checkpoint(LogCheckpoint{Log: l, HighWatermark: l.LogEndOffset()}))
+	mem = mem.CrashProcess()
+	must(t, mem.Flip(l.active().logName(), int64(10*size+size/2), 1))
+	d = openTestDir(t, mem)
+	l, _, err = d.OpenLog(testPartition(0), Config{IndexIntervalBytes: 1})
+	must(t, err)
+	for at := int64(0); at < l.LogEndOffset(); at++ {
+		_, err := l.Read(at, 4*size, l.LogEndOffset(), nil)
+		if hit := at == 20 || at == 21; hit != errors.Is(err, ErrCorruptLog) || (!hit && err != nil) {
+			t.Fatalf("read at %d: %v", at, err)
+		}
+	}
+}

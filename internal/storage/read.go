@@ -48,7 +48,8 @@ func (l *Log) Read(from int64, maxBytes int, upTo int64, buf []byte) (ReadResult
 	}
 }
 
-// rebuildIndex writes the indexes of the segment that holds offset anew from its batches.
+// rebuildIndex writes the indexes of the segment that holds offset anew from its batches. Where one of those is bad it does what
+// it can: the read that asks, and from now on walks, meets it and says where.
 func (l *Log) rebuildIndex(offset int64) (err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,8 +61,10 @@ func (l *Log) rebuildIndex(offset int64) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.release()) }()
 	if i == len(l.segs)-1 {
-		err = l.rebuildActive(f, l.pos)
-		l.publish()
+		if err = walkHeaders(f, l.pos); err == nil {
+			err = l.rebuildActive(f, l.pos)
+			l.publish()
+		}
 	} else {
 		x := newSegmentIndex(s)
 		if err = x.removeFiles(l.fs); err == nil {
@@ -70,9 +73,19 @@ func (l *Log) rebuildIndex(offset int64) (err error) {
 		}
 	}
 	if errors.Is(err, errBadBatch) {
-		return fmt.Errorf("%w: %s: %w", ErrCorruptLog, s.logName(), err)
+		return nil
 	}
 	return err
+}
+
+// walkHeaders says whether the batches of a file up to end follow each other.
+func walkHeaders(f fsys.File, end int64) error {
+	w := newWalker(f, 0, end, false)
+	for {
+		if _, ok, err := w.next(); err != nil || !ok {
+			return err
+		}
+	}
 }
 
 // waitForWriter returns once no truncation is under way.
@@ -124,6 +137,9 @@ func (l *Log) readView(v *view, q readRequest, buf []byte) (ReadResult, error) {
 func (l *Log) position(v *view, i int, q readRequest) (pos, sure int64, err error) {
 	if i == len(v.segs)-1 && len(v.index) > 0 && v.index[0].key <= q.from {
 		e := v.index[floorEntry(v.index, q.from)]
+		if q.walk { // it was made of the batches just now: what is wrong there is wrong with them
+			return e.value, -1, nil
+		}
 		return e.value, e.key, nil
 	}
 	if hint := l.readOn.Load(); hint != nil && hint.offset == q.from && hint.segment == v.segs[i] {
