@@ -69,7 +69,11 @@ func (t *topicTraffic) join(topic string) *traffic {
 		t.byName = map[string]*traffic{}
 	}
 	c := t.byName[topic]
-	if c == nil && len(t.byName) >= maxTopicSeries {
+	named := len(t.byName)
+	if t.byName[otherTopics] != nil {
+		named--
+	}
+	if c == nil && named >= maxTopicSeries {
 		topic = otherTopics
 		c = t.byName[topic]
 	}
