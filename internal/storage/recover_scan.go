@@ -70,7 +70,7 @@ func (r *recovery) endAtBadBatch(i int, f fsys.File, size int64, bad error) (don
 		return false, err
 	}
 	if kind != CutMore {
-		data, err := r.dataBehind(i)
+		data, err := holdData(l.fs, l.segs[i+1:])
 		if err != nil {
 			return false, err
 		}
@@ -220,10 +220,10 @@ func (r *recovery) seal(i int, next int64) {
 	}
 }
 
-// dataBehind says whether any segment behind i holds anything but zeros.
-func (r *recovery) dataBehind(i int) (bool, error) {
-	for _, s := range r.log.segs[i+1:] {
-		zero, err := r.allZeros(s)
+// holdData says whether any of the segments holds anything but zeros.
+func holdData(fsy fsys.FS, segs []*segment) (bool, error) {
+	for _, s := range segs {
+		zero, err := isZero(fsy, s)
 		if isMediumError(err) {
 			return true, nil
 		}
@@ -234,12 +234,12 @@ func (r *recovery) dataBehind(i int) (bool, error) {
 	return false, nil
 }
 
-func (r *recovery) allZeros(s *segment) (zero bool, err error) {
-	f, err := s.open(r.log.fs)
+func isZero(fsy fsys.FS, s *segment) (zero bool, err error) {
+	f, err := fsy.OpenRead(s.logName())
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, f.release()) }()
+	defer func() { err = errors.Join(err, f.Close()) }()
 	size, err := f.Size()
 	if err != nil {
 		return false, err
@@ -253,7 +253,7 @@ func (r *recovery) cut(i int, kind CutKind) error {
 	l := r.log
 	if kind == CutNone { // the end of segment i is whole, but what follows does not continue it
 		kind = CutZeros
-		data, err := r.dataBehind(i)
+		data, err := holdData(l.fs, l.segs[i+1:])
 		if err != nil {
 			return err
 		}
@@ -307,27 +307,4 @@ func lastNonZero(f fsys.File, from, to int64) (int64, error) {
 		to -= n
 	}
 	return from, nil
-}
-
-// classifyTail says what lies between pos, where no valid batch begins, and size. next is the offset expected there.
-func classifyTail(f fsys.File, pos, size, next int64) (CutKind, error) {
-	end, err := lastNonZero(f, pos, size)
-	if err != nil {
-		return CutMore, err
-	}
-	if end == pos {
-		return CutZeros, nil
-	}
-	if end-pos < record.HeaderSize {
-		return CutUnfinishedBatch, nil
-	}
-	var head [record.HeaderSize]byte
-	if _, err := readFull(f, head[:], pos); err != nil {
-		return CutMore, err
-	}
-	h, err := record.ParseHeader(head[:])
-	if err == nil && h.BaseOffset >= next && end <= pos+int64(h.Size()) {
-		return CutUnfinishedBatch, nil
-	}
-	return CutMore, nil
 }

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/model"
@@ -31,7 +32,7 @@ func (v *logVerifier) walk(s *segment, f fsys.File, size int64, last bool) (next
 		}
 		if err != nil {
 			whole = false
-			behind, more := v.badBatch(f, at, size, next, last, s, err)
+			behind, more := v.badBatch(f, at, size, next, s, err)
 			if !more {
 				return max(next, behind), sum, whole, nil
 			}
@@ -89,13 +90,18 @@ func checkRecords(it *record.Iterator, w *walker, h record.Header) error {
 
 // badBatch notes bytes that are no sound batch. more says that the walk goes on at position behind; otherwise behind is the
 // least end of the log.
-func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, last bool, s *segment, why error) (behind int64, more bool) {
+func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, s *segment, why error) (behind int64, more bool) {
 	kind, err := classifyTail(f, at, size, next)
 	if err != nil {
 		kind = CutMore
 	}
+	if kind != CutMore {
+		if data, err := holdData(v.o.fs, v.segs[slices.Index(v.segs, s)+1:]); err != nil || data {
+			kind = CutMore
+		}
+	}
 	severity := SeverityFault
-	if last && next >= v.state.recoveryPoint && kind != CutMore {
+	if next >= v.state.recoveryPoint && kind != CutMore {
 		severity = SeverityNote
 	}
 	what := why.Error()
