@@ -15,7 +15,9 @@ STAMP := $(MODULE)/internal/telemetry
 LDFLAGS := -s -w -X $(STAMP).version=$(VERSION) -X $(STAMP).revision=$(REVISION)
 
 # Settings of single targets.
+BIN ?= bin
 BROKERS ?= 3
+PORT ?= 9092
 DATA_DIR ?= ./data/dev
 SIM_CORE ?= 10000
 SIM_STORAGE ?= 500
@@ -34,13 +36,13 @@ help: ## Show this list
 
 
 .PHONY: build
-build: ## Build ./bin/broker and ./bin/brokerctl, static and stamped with the version
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/broker ./cmd/broker
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/brokerctl ./cmd/ctl
+build: ## Build ./bin/broker and ./bin/brokerctl, static and stamped with the version (BIN)
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o '$(BIN)/broker' ./cmd/broker
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o '$(BIN)/brokerctl' ./cmd/ctl
 
 .PHONY: run
-run: build ## Build, then run a cluster of 3 brokers on this machine (BROKERS, DATA_DIR)
-	exec ./bin/broker dev --brokers $(BROKERS) --data-dir $(DATA_DIR)
+run: build ## Build, then run a cluster of 3 brokers on this machine (BROKERS, PORT, DATA_DIR)
+	exec '$(BIN)/broker' dev --brokers $(BROKERS) --port $(PORT) --data-dir '$(DATA_DIR)'
 
 
 .PHONY: test

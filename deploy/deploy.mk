@@ -46,7 +46,7 @@ up: build image $(KEY_FILE) ## Start three nodes in containers, at 127.0.0.1:909
 			sleep 0.2; \
 		done; \
 	done
-	@./bin/brokerctl --bootstrap 127.0.0.1:$(PORT_1),127.0.0.1:$(PORT_2),127.0.0.1:$(PORT_3) cluster health --wait $(UP_TIMEOUT)s
+	@'$(BIN)/brokerctl' --bootstrap 127.0.0.1:$(PORT_1),127.0.0.1:$(PORT_2),127.0.0.1:$(PORT_3) cluster health --wait $(UP_TIMEOUT)s
 
 .PHONY: down
 down: ## Stop the containers of make up; VOLUMES=1 drops their data too
