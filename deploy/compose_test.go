@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
+	"github.com/penstock-io/penstock/internal/documents"
 	"github.com/penstock-io/penstock/internal/testcluster"
 	"github.com/penstock-io/penstock/internal/testcluster/chaos"
 )
@@ -300,14 +301,13 @@ func (c *cluster) checkPython() {
 // checkDocument runs the session of docs/deploy.md as it stands, but for names and ports; it ends with the removal of all.
 func (c *cluster) checkDocument() {
 	c.t.Helper()
-	text, err := os.ReadFile(filepath.Join(repository, "docs", "deploy.md"))
+	blocks, err := documents.Session(repository, "TestCompose")
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	var script strings.Builder
-	for _, block := range strings.Split(string(text), "\n```sh\n")[1:] {
-		body, _, _ := strings.Cut(block, "\n```")
-		script.WriteString(body + "\n")
+	for _, b := range blocks {
+		script.WriteString(b.Text)
 	}
 	session := strings.NewReplacer("penstock_default", c.network(), "penstock:local", c.image,
 		"compose.project=penstock", "compose.project="+c.project).Replace(script.String())

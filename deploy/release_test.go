@@ -21,6 +21,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/penstock-io/penstock/internal/documents"
 )
 
 const (
@@ -38,7 +40,12 @@ func makeRelease(t *testing.T) string {
 		t.Skip("runs what a release holds for Linux")
 	}
 	dist := filepath.Join(t.TempDir(), "dist")
-	must(t, "make", "release", "DIST="+dist, "PLATFORMS=linux-"+runtime.GOARCH, "VERSION="+testVersion, "REVISION="+testRevision, "RELEASE_TIME=1700000000")
+	commands, err := documents.Lines(repository, "TestRelease")
+	if err != nil || len(commands) != 1 {
+		t.Fatalf("docs/deploy.md shows one command that makes a release: %q %v", commands, err)
+	}
+	must(t, "bash", "-euc", commands[0]+` "$@"`, "make", // what is given again at the end counts
+		"DIST="+dist, "PLATFORMS=linux-"+runtime.GOARCH, "VERSION="+testVersion, "REVISION="+testRevision, "RELEASE_TIME=1700000000")
 	return dist
 }
 

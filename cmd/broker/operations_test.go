@@ -13,22 +13,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// blocks are the shell sessions of a document.
-func blocks(t *testing.T, name string) []string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("..", "..", "docs", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var found []string
-	for _, block := range strings.Split(string(text), "\n```sh\n")[1:] {
-		body, _, _ := strings.Cut(block, "\n```")
-		found = append(found, body)
-	}
-	return found
-}
+	"github.com/penstock-io/penstock/internal/documents"
+)
 
 // The commands of docs/operations.md are run as they stand, but for the port, and do what is said there.
 func TestTheCommandsOfTheDocument(t *testing.T) {
@@ -40,11 +27,15 @@ func TestTheCommandsOfTheDocument(t *testing.T) {
 	await(t, "the node is healthy", healthy(connect(t, address), 1))
 	admin := configValue(t, configFile, "listen.admin")
 	var said []string
-	for _, block := range blocks(t, "operations.md") {
-		if !strings.Contains(block, "127.0.0.1:9094") {
-			t.Errorf("a block without the admin listener:\n%s", block)
+	blocks, err := documents.Session("../..", "TestTheCommandsOfTheDocument")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range blocks {
+		if !strings.Contains(block.Text, "127.0.0.1:9094") {
+			t.Errorf("a block without the admin listener:\n%s", block.Text)
 		}
-		script := strings.ReplaceAll(block, "127.0.0.1:9094", admin)
+		script := strings.ReplaceAll(block.Text, "127.0.0.1:9094", admin)
 		out, err := exec.Command("sh", "-euc", script).CombinedOutput() //nolint:gosec // our own document
 		if err != nil {
 			t.Fatalf("%v\n%s\n%s", err, script, out)

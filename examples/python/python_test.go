@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/penstock-io/penstock/internal/documents"
 	"github.com/penstock-io/penstock/internal/testcluster/chaos"
 )
 
@@ -34,17 +35,13 @@ func TestPython(t *testing.T) {
 // session runs the shell blocks of the README as they stand.
 func (c *devCluster) session() {
 	c.t.Helper()
-	text, err := os.ReadFile("README.md")
+	blocks, err := documents.Session(repository, "TestPython")
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	var script strings.Builder
-	for _, block := range strings.Split(string(text), "\n```sh\n")[1:] {
-		body, _, _ := strings.Cut(block, "\n```")
-		script.WriteString(body + "\n")
-	}
-	if script.Len() == 0 {
-		c.t.Fatal("the README shows no commands")
+	for _, b := range blocks {
+		script.WriteString(b.Text)
 	}
 	out, errOut := c.must(nil, "bash", "-euo", "pipefail", "-c", script.String())
 	for _, want := range []string{`"customer": "ada"`, `"note": "grüße"`} {

@@ -4,9 +4,12 @@ package chaos
 
 import (
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/penstock-io/penstock/internal/documents"
 )
 
 // leaderAhead is the schedule that a leader which acknowledges alone does not survive: both followers stand still while
@@ -55,8 +58,15 @@ func TestLeaderKilledAhead(t *testing.T) {
 func TestPlantedLeaderAcksAlone(t *testing.T) {
 	bin := thePrograms(t)
 	bin.broker = filepath.Join(buildDir, "broker-planted")
-	if err := build(bin.broker, "./cmd/broker", "-tags", "planted", "-ldflags", "-X main.plant=leader-acks-alone"); err != nil {
+	commands, err := documents.Lines(repository, "TestPlantedLeaderAcksAlone")
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, command := range commands { // there is one: docs/testing.md says how such a broker is built
+		command = strings.Replace(command, "go build", `go build -o "$BROKER"`, 1)
+		if r := run(t, repository, []string{"CGO_ENABLED=0", "BROKER=" + bin.broker}, "", "bash", "-euc", command); r.code != 0 {
+			t.Fatalf("%s: %s", command, r.err)
+		}
 	}
 	c := newCluster(t, bin, 3)
 	c.startAll()

@@ -10,40 +10,18 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-// shellBlocks are the fenced sh blocks of a document, or of its section with that heading.
-func shellBlocks(text, heading string) []string {
-	if heading != "" {
-		_, after, found := strings.Cut(text, "\n"+heading+"\n")
-		if !found {
-			return nil
-		}
-		text, _, _ = strings.Cut(after, "\n## ")
-	}
-	var blocks []string
-	for {
-		_, after, found := strings.Cut(text, "\n```sh\n")
-		if !found {
-			return blocks
-		}
-		block, rest, _ := strings.Cut(after, "\n```")
-		blocks, text = append(blocks, block), rest
-	}
-}
+	"github.com/penstock-io/penstock/internal/documents"
+)
 
 // TestReadme runs the first session of the README as a newcomer would paste it. What differs: the cluster that `make run`
 // would start is started from the programs built for the tests; the ports 9092, 9102 and 9112 become free ones, also where
 // they are meant by default (PENSTOCK_BOOTSTRAP); and the shell stops at the first command that fails.
 func TestReadme(t *testing.T) {
 	bin := thePrograms(t)
-	text, err := os.ReadFile(filepath.Join(repository, "README.md"))
+	blocks, err := documents.Session(repository, "TestReadme")
 	if err != nil {
 		t.Fatal(err)
-	}
-	blocks := shellBlocks(string(text), "## A first session")
-	if len(blocks) == 0 {
-		t.Fatal("the README has no first session")
 	}
 	home := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(home, "bin"), 0o750); err != nil {
@@ -54,7 +32,10 @@ func TestReadme(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	script := strings.Join(blocks, "\n")
+	script := ""
+	for _, b := range blocks {
+		script += b.Text
+	}
 	if strings.Contains(script, "grpcurl") {
 		tool, err := grpcurl()
 		if err != nil {
@@ -114,25 +95,21 @@ func readBack(t *testing.T, dir, name string) string {
 	return string(text)
 }
 
-// TestDocumentedCommands looks at every broker and brokerctl command line in the README and docs/: the command exists and has
+// TestDocumentedCommands looks at every broker and brokerctl command line in the documents: the command exists and has
 // the flags that are shown.
 func TestDocumentedCommands(t *testing.T) {
 	bin := thePrograms(t)
-	paths := []string{filepath.Join(repository, "README.md"), filepath.Join(repository, "CONTRIBUTING.md")}
-	for _, pattern := range []string{"*.md", "*/*.md"} {
-		more, err := filepath.Glob(filepath.Join(repository, "docs", pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
-		paths = append(paths, more...)
+	paths, err := documents.Paths(repository)
+	if err != nil {
+		t.Fatal(err)
 	}
 	seen := map[string]bool{}
 	for _, path := range paths {
-		text, err := os.ReadFile(path)
+		text, err := os.ReadFile(filepath.Join(repository, path))
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, words := range documentedCommands(string(text)) {
+		for _, words := range documentedCommands(path, string(text)) {
 			line := strings.Join(words, " ")
 			if seen[line] {
 				continue
@@ -143,7 +120,7 @@ func TestDocumentedCommands(t *testing.T) {
 				program = bin.ctl
 			}
 			if why := parses(t, program, words[1:]); why != "" {
-				t.Errorf("%s: %s: %s", filepath.Base(path), line, why)
+				t.Errorf("%s: %s: %s", path, line, why)
 			}
 		}
 	}
@@ -197,10 +174,11 @@ var (
 
 // documentedCommands are the command lines of broker and brokerctl in a document: in its shell blocks, and as inline code
 // where that is no outline with placeholders.
-func documentedCommands(text string) [][]string {
+func documentedCommands(path, text string) [][]string {
 	var all [][]string
-	for _, block := range shellBlocks("\n"+text, "") {
-		for line := range strings.Lines(strings.ReplaceAll(block, "\\\n", " ")) {
+	blocks, _ := documents.Extract(path, text)
+	for _, block := range blocks {
+		for _, line := range block.Commands() {
 			all = append(all, commandsOf(line)...)
 		}
 	}
