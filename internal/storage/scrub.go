@@ -16,7 +16,13 @@ type ScrubCursor struct {
 	segment *segment
 	pos     int64
 	sum     batchDigest
-	bad     bool // damage was found in the segment: its digest says nothing
+	bad     bool   // damage was found in the segment: its digest says nothing
+	buf     []byte // room for what a step reads, kept from one to the next
+}
+
+// restart lets the cursor begin with the segment that holds offset.
+func (c *ScrubCursor) restart(offset int64, s *segment) {
+	*c = ScrubCursor{offset: offset, segment: s, buf: c.buf}
 }
 
 // ScrubFrom is a cursor that begins with the segment that holds offset.
@@ -52,14 +58,14 @@ func (l *Log) Scrub(c *ScrubCursor, maxBytes int64) (ScrubResult, error) {
 	res, err := l.scrubSegment(v, c, maxBytes)
 	now := l.view.Load()
 	if l.generation.Load() != gen || (res.Damage != nil && !slices.Contains(now.segs, c.segment)) || errors.Is(err, errRetry) {
-		*c = ScrubCursor{offset: before.offset} // the segment is another one now
+		c.restart(before.offset, nil) // the segment is another one now
 		return ScrubResult{Bytes: res.Bytes}, nil
 	}
 	if err != nil {
 		return res, fmt.Errorf("scrub log %s: %w", l.tp, err)
 	}
 	if res.Done {
-		*c = ScrubCursor{}
+		c.restart(0, nil)
 	}
 	return res, nil
 }
@@ -68,7 +74,7 @@ func (l *Log) scrubSegment(v *view, c *ScrubCursor, maxBytes int64) (res ScrubRe
 	i := segmentOf(v.segs, max(c.offset, v.start))
 	s := v.segs[i]
 	if c.segment != s {
-		*c = ScrubCursor{offset: s.base, segment: s}
+		c.restart(s.base, s)
 	}
 	f, err := s.open(l.fs)
 	if err != nil && !isMediumError(err) {
@@ -92,7 +98,7 @@ func (l *Log) scrubSegment(v *view, c *ScrubCursor, maxBytes int64) (res ScrubRe
 		res.Damage = l.scrubDigest(v, i, c)
 	}
 	if res.Done = last; !last {
-		*c = ScrubCursor{offset: v.segs[i+1].base, segment: c.segment}
+		c.restart(v.segs[i+1].base, c.segment)
 	}
 	return res, nil
 }
@@ -111,10 +117,12 @@ func damageOf(v *view, i int, position int64, reason string) *Damage {
 	return &Damage{From: max(s.base, v.start), To: v.segmentEnd(i), File: s.logName(), Position: position, Reason: reason, segment: s}
 }
 
-// scrubBatches checks batches of segment i from the cursor on.
+// scrubBatches checks batches of segment i from the cursor on: those of one read, even where they are less than maxBytes, for the
+// rest of a batch that is cut there would be read twice.
 func (l *Log) scrubBatches(v *view, i int, f fsys.File, c *ScrubCursor, maxBytes int64, res *ScrubResult) error {
-	w := newWalker(f, c.pos, v.limit(i), true)
-	for res.Bytes < maxBytes {
+	w := newWalkerIn(c.buf, f, c.pos, v.limit(i))
+	defer func() { c.buf = w.buf }()
+	for res.Bytes < maxBytes && (res.Bytes == 0 || w.holdsNext()) {
 		at := w.pos
 		h, ok, err := w.next()
 		if errors.Is(err, fsys.ErrCrashed) {

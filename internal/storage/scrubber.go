@@ -60,8 +60,9 @@ func StartScrubber(group goroutines, d *Dir, o ScrubOptions) {
 
 // scrubRound checks every log once. It fails only when ctx ends.
 func scrubRound(ctx context.Context, d *Dir, o ScrubOptions) (checked int64, err error) {
+	var c ScrubCursor
 	for _, l := range d.openLogs() {
-		var c ScrubCursor
+		c.restart(0, nil)
 		for done := false; !done; {
 			res, err := l.Scrub(&c, scrubStep)
 			if res.Damage != nil {

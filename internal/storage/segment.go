@@ -172,6 +172,27 @@ func newWalker(f fsys.File, pos, limit int64, crc bool) *walker {
 	return &walker{file: f, pos: pos, limit: limit, crc: crc, buf: make([]byte, min(int64(chunk), max(limit-pos, record.HeaderSize)))}
 }
 
+// newWalkerIn is a walker that checks batches whole and reads into buf where that is large enough.
+func newWalkerIn(buf []byte, f fsys.File, pos, limit int64) *walker {
+	if int64(cap(buf)) < min(crcChunk, limit-pos) {
+		return newWalker(f, pos, limit, true)
+	}
+	return &walker{file: f, pos: pos, limit: limit, crc: true, buf: buf[:min(cap(buf), crcChunk)]}
+}
+
+// holdsNext says whether the next batch was read already, whole, or none is left. Of a length that is none it says so too.
+func (w *walker) holdsNext() bool {
+	off := w.pos - w.bufAt
+	if w.pos >= w.limit {
+		return true
+	}
+	if off < 0 || off+record.HeaderSize > int64(w.bufN) {
+		return false
+	}
+	h, err := record.ParseHeader(w.buf[off:w.bufN])
+	return err != nil || off+int64(h.Size()) <= int64(w.bufN)
+}
+
 // errBadBatch says that no whole valid batch begins at the walker's position.
 var errBadBatch = errors.New("no valid batch")
 
@@ -183,9 +204,10 @@ func (w *walker) window(n int) ([]byte, error) {
 	if off := w.pos - w.bufAt; off >= 0 && off+int64(n) <= int64(w.bufN) {
 		return w.buf[off:][:n], nil
 	}
-	if n > len(w.buf) {
+	if n > cap(w.buf) {
 		w.buf = make([]byte, n)
 	}
+	w.buf = w.buf[:max(n, len(w.buf))]
 	want := min(int64(len(w.buf)), w.limit-w.pos)
 	got, err := readFull(w.file, w.buf[:want], w.pos)
 	w.bufAt, w.bufN = w.pos, got
