@@ -71,6 +71,7 @@ var lines = map[string]account{
 	"go test ./internal/testcluster/chaos -v -chaos.long -timeout 60m":                              dry(takesLong),
 	"go test ./internal/testcluster/chaos -v -run TestLeaderKills":                                  dry("make test runs this test"),
 	"go test -run xxx -bench 'Speed|ManyLogs|SyncMany|PageCache' -benchtime 15x ./internal/storage": dry(takesLong),
+	"go test -run xxx -bench 'Beside' -benchtime 21x ./internal/storage":                            dry(takesLong),
 	`go build -tags planted -ldflags "-X main.plant=leader-acks-alone" ./cmd/broker`:                runBy(chaosDir, "TestPlantedLeaderAcksAlone"),
 
 	"docker build -f deploy/Dockerfile -t penstock:local .": runBy("deploy", "TestDockerfile"),
