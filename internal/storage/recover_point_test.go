@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"github.com/penstock-io/penstock/internal/fsys"
@@ -136,4 +137,66 @@ func FuzzDigest(f *testing.F) {
 			t.Fatalf("%+v does not encode to what it was read from", d)
 		}
 	})
+}
+
+// One flipped bit in the length or the last offset of a batch below the recovery point, where only headers are walked: the walk goes
+// on at another place, or expects another offset. What that batch says is never taken over what lies behind: it is found as damage,
+// or the loss is confessed, and the good batches above the recovery point are not cut.
+func TestFlippedHeadersBelowTheRecoveryPoint(t *testing.T) {
+	for _, interval := range []int{100, 1 << 20} { // with index entries to go on at, and without
+		base := fsys.NewMem(9, fsys.MemOptions{})
+		d := openTestDir(t, base)
+		cfg := Config{IndexIntervalBytes: interval}
+		l, err := d.CreateLog(testPartition(0), cfg)
+		must(t, err)
+		var starts []int64
+		var want []byte
+		put := func(n int) {
+			for i := range n {
+				starts = append(starts, int64(len(want)))
+				data, _ := appendTo(t, l, 1, i, 1+i%3, 60)
+				want = append(want, data...)
+			}
+			_, err := l.Sync()
+			must(t, err)
+		}
+		put(12)
+		point := l.LogEndOffset()
+		must(t, d.Checkpoint(LogCheckpoint{Log: l, HighWatermark: point}))
+		put(8)
+		end, file := l.LogEndOffset(), l.active().logName()
+		base = base.CrashProcess()
+		for _, batch := range []int{5, 11} {
+			for _, field := range []int64{batchLengthAt, batchBodyAt + 2} { // the length, and lastOffsetDelta
+				for bit := range int64(32) {
+					what := fmt.Sprintf("interval %d, batch %d, field at %d, bit %d", interval, batch, field, bit)
+					mem := base.Clone(uint64(bit)) //nolint:gosec // positive
+					must(t, mem.Flip(file, starts[batch]+field+bit/8, uint(bit%8)))
+					checkFlippedHeader(t, mem, cfg, what, file, point, end, want)
+				}
+			}
+		}
+	}
+}
+
+func checkFlippedHeader(t *testing.T, mem *fsys.Mem, cfg Config, what, file string, point, end int64, want []byte) {
+	t.Helper()
+	d := openTestDir(t, mem)
+	l, report, err := d.OpenLog(testPartition(0), cfg)
+	must(t, err)
+	info, err := mem.Stat(file)
+	must(t, err)
+	switch {
+	case report.Cut != CutNone || info.Size < int64(len(want)):
+		t.Errorf("%s: good batches were cut: %+v", what, report)
+	case report.Damage == nil && l.LogEndOffset() != end:
+		t.Errorf("%s: fewer records in silence: %+v", what, report)
+	case report.Damage == nil: // the walk did not see it: reading tells, or the scrub does
+		if found, _ := scrubAll(t, l, 1<<20); len(found) == 0 {
+			t.Errorf("%s: nobody saw it", what)
+		}
+	case report.Damage.From >= point || !report.LostData() || l.LogEndOffset() < point:
+		t.Errorf("%s: damage %+v, end %d: %+v", what, report.Damage, l.LogEndOffset(), report)
+	}
+	must(t, d.Close())
 }

@@ -149,7 +149,8 @@ func isMediumError(err error) bool {
 }
 
 // walkBatches takes the batches from the writer's position on into the writer's state. Those below the recovery point are
-// walked by their headers, those above are checked whole. bad says why it stopped before the end of the file.
+// walked by their headers, those above are checked whole, and so is the last one below where no batch follows it. bad says why it
+// stopped before the end of the file.
 func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err error) {
 	l := r.log
 	point := r.saved.recoveryPoint
@@ -165,7 +166,7 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 			began = l.pos
 		}
 		h, ok, err := w.next()
-		if err == nil && ok && !w.crc && h.NextOffset() > point {
+		if err == nil && ok && !w.crc && (h.NextOffset() > point || (h.NextOffset() == point && !continues(f, w.pos, size, point))) {
 			w = newWalker(f, l.pos, size, true) // from here on
 			continue
 		}
@@ -195,6 +196,13 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 		l.noteBatch(h, h.MaxTimestamp)
 		r.ends[len(r.ends)-1] = l.end
 	}
+}
+
+// continues says whether a batch of offsets from next on begins at a position, or the file ends there. Where none does the length of
+// the batch before may be wrong.
+func continues(f fsys.File, pos, size, next int64) bool {
+	h, ok, err := newWalker(f, pos, size, false).next()
+	return err == nil && (!ok || h.BaseOffset >= next)
 }
 
 // ofEpoch says whether a batch below the recovery point has the epoch that the journal knows for it: both were noted together.
