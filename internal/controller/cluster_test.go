@@ -131,9 +131,10 @@ func (n *node) Probe(ctx context.Context, address string) (ProbeResult, error) {
 	broker := n.cluster.brokers[address]
 	var peer *Controller
 	var peerNode *node
+	var incarnation model.UUID
 	for _, other := range n.cluster.nodes {
 		if other.address == address && other.ctl != nil {
-			peer, peerNode = other.ctl, other
+			peer, peerNode, incarnation = other.ctl, other, other.incarnation
 		}
 	}
 	n.cluster.mu.Unlock()
@@ -147,7 +148,7 @@ func (n *node) Probe(ctx context.Context, address string) (ProbeResult, error) {
 		return broker()
 	case peer != nil:
 		return ProbeResult{
-			NodeID: peerNode.id, IncarnationID: peerNode.incarnation, ClusterID: peer.ClusterID(),
+			NodeID: peerNode.id, IncarnationID: incarnation, ClusterID: peer.ClusterID(),
 			QuorumState: peer.QuorumState(), DirectoryID: peerNode.directory,
 		}, nil
 	default:
@@ -235,7 +236,9 @@ func (n *node) start() {
 }
 
 func (n *node) tryStart() error {
-	n.incarnation = model.NewUUID()
+	n.cluster.mu.Lock()
+	n.incarnation = model.NewUUID() // probes of other nodes read it
+	n.cluster.mu.Unlock()
 	cfg := n.config()
 	listener, err := net.Listen("tcp", n.address)
 	if err != nil {
