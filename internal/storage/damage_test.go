@@ -122,6 +122,18 @@ func TestDamageBelowTheRecoveryPoint(t *testing.T) {
 	if got := readAll(t, l, 1<<20); !bytes.Equal(got, bytes.Join(batches, nil)) {
 		t.Fatalf("%d bytes after fetching anew", len(got))
 	}
+	// The same segment is damaged again: what was put aside first may hold the last copy of something and stays.
+	kept := mustRead(t, mem, dir+"/"+fileName(base, segmentSuffix)+corruptSuffix)
+	_, err = l.MarkDamaged(Damage{From: from, To: l.LogEndOffset(), File: l.active().logName(), Position: int64(len(batches[0])), Reason: "again"})
+	must(t, err)
+	_, err = l.DiscardDamage()
+	must(t, err)
+	if again := mustRead(t, mem, dir+"/"+fileName(base, segmentSuffix)+corruptSuffix); !bytes.Equal(again, kept) {
+		t.Fatal("the file that was put aside first was replaced")
+	}
+	if second := mustRead(t, mem, dir+"/"+fileName(base, segmentSuffix)+".1"+corruptSuffix); bytes.Equal(second, kept) || len(second) == 0 {
+		t.Fatalf("the second file was not kept: %d bytes", len(second))
+	}
 }
 
 func TestDamagedIndexesAreRebuilt(t *testing.T) {
@@ -386,4 +398,18 @@ func TestReadOfADamagedIndexedBatchEnds(t *testing.T) {
 			t.Fatalf("read at %d: %v", at, err)
 		}
 	}
+}
+
+// mustRead reads a whole file.
+func mustRead(t *testing.T, mem *fsys.Mem, name string) []byte {
+	t.Helper()
+	f, err := mem.Open(name)
+	must(t, err)
+	size, err := f.Size()
+	must(t, err)
+	data := make([]byte, size)
+	n, err := readFull(f, data, 0)
+	must(t, err)
+	must(t, f.Close())
+	return data[:n]
 }

@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/penstock-io/penstock/internal/fsys"
@@ -261,7 +262,7 @@ func (l *Log) DiscardDamage() (logEndOffset int64, err error) {
 // keepCorrupt sets the segments from i on aside and writes the intact beginning of segment i anew.
 func (l *Log) keepCorrupt(i int, pos, _ int64) error {
 	for _, s := range slices.Backward(l.segs[i+1:]) {
-		if err := l.fs.Rename(s.logName(), s.logName()+corruptSuffix); err != nil {
+		if err := l.putAside(s); err != nil {
 			return err
 		}
 		if err := s.letGo(); err != nil {
@@ -277,13 +278,34 @@ func (l *Log) keepCorrupt(i int, pos, _ int64) error {
 	if err := l.copyPrefix(s, pos, s.logName()+tempSuffix); err != nil {
 		return err
 	}
-	if err := l.fs.Rename(s.logName(), s.logName()+corruptSuffix); err != nil {
+	if err := l.putAside(s); err != nil {
 		return err
 	}
 	if err := l.fs.Rename(s.logName()+tempSuffix, s.logName()); err != nil {
 		return err
 	}
 	return l.fs.SyncDir(l.path)
+}
+
+// putAsideMax bounds how many damaged files of one segment are kept: an operator looks long before.
+const putAsideMax = 100
+
+// putAside renames the file of a segment to a name that is free: one that was put aside before may hold the last copy of
+// something.
+func (l *Log) putAside(s *segment) error {
+	name := s.logName() + corruptSuffix
+	for n := 1; n <= putAsideMax; n++ {
+		_, err := l.fs.Stat(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return l.fs.Rename(s.logName(), name)
+		}
+		if err != nil {
+			return err
+		}
+		name = fmt.Sprintf("%s.%d%s", s.logName(), n, corruptSuffix)
+	}
+	return fmt.Errorf("%s was put aside %d times: look at the disk, then remove what is not needed of %s.*%s",
+		s.logName(), putAsideMax, s.logName(), corruptSuffix)
 }
 
 // copyPrefix writes the first n bytes of a segment to a new synced file.
