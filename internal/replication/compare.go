@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"slices"
+	"sync"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/internal/model"
@@ -39,8 +40,11 @@ func (m *Manager) CheckRange(ctx context.Context, req *internalv1.CheckRangeRequ
 	default:
 		return nil, model.Errorf(model.CodeTooManyRequests, "broker %d is at other checks; retry", m.opts.NodeID)
 	}
-	resp := &internalv1.CheckRangeResponse{FromOffset: max(req.GetFromOffset(), p.log.LogStartOffset()), Compacted: p.log.EverCleaned()}
-	to := min(req.GetToOffset(), p.log.LogEndOffset())
+	logEnd := p.log.LogEndOffset()
+	resp := &internalv1.CheckRangeResponse{
+		FromOffset: max(req.GetFromOffset(), p.log.LogStartOffset()), Compacted: p.log.EverCleaned(), LogEndOffset: &logEnd,
+	}
+	to := min(req.GetToOffset(), logEnd)
 	if req.GetDepth() == internalv1.CheckDepth_CHECK_DEPTH_HEADERS {
 		to = min(to, p.hw.Load(), p.log.SealedEnd())
 	}
@@ -113,12 +117,48 @@ func (m *Manager) Scrubbed(log *storage.Log) {
 	if p == nil || p.log != log {
 		return
 	}
-	s := &m.suspicions
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !slices.Contains(s.compare, p) {
-		s.compare = append(s.compare, p)
-		signal(s.wake)
+	m.comparisons.add(p)
+}
+
+// comparisons are the logs whose digests are to be compared. They have a goroutine of their own: a comparison is paced, and
+// damage that somebody has run into must not wait for it.
+type comparisons struct {
+	wake chan struct{} // one token
+	mu   sync.Mutex
+	list []*partition
+}
+
+func (c *comparisons) add(p *partition) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !slices.Contains(c.list, p) {
+		c.list = append(c.list, p)
+		signal(c.wake)
+	}
+}
+
+func (c *comparisons) take() *partition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.list) == 0 {
+		return nil
+	}
+	p := c.list[0]
+	c.list = c.list[1:]
+	return p
+}
+
+// compareLoop compares one log after the other. It sleeps while there is nothing to do.
+func (m *Manager) compareLoop(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.comparisons.wake:
+		}
+		for p := m.comparisons.take(); p != nil && ctx.Err() == nil; p = m.comparisons.take() {
+			m.compare(ctx, p)
+		}
 	}
 }
 

@@ -83,12 +83,11 @@ type suspicion struct {
 	by     FoundBy
 }
 
-// suspicions are the checks that wait, each once, and the logs whose digests are to be compared.
+// suspicions are the checks that wait, each once.
 type suspicions struct {
-	wake    chan struct{} // one token
-	mu      sync.Mutex
-	list    []suspicion
-	compare []*partition
+	wake chan struct{} // one token
+	mu   sync.Mutex
+	list []suspicion
 }
 
 // add puts a check into the queue. It may be called with any lock held.
@@ -106,19 +105,15 @@ func (s *suspicions) add(one suspicion) {
 	}
 }
 
-func (s *suspicions) take() (one suspicion, compare *partition) {
+func (s *suspicions) take() (one suspicion, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.list) > 0 {
-		one = s.list[0]
-		s.list = s.list[1:]
-		return one, nil
+	if len(s.list) == 0 {
+		return one, false
 	}
-	if len(s.compare) > 0 {
-		compare = s.compare[0]
-		s.compare = s.compare[1:]
-	}
-	return one, compare
+	one = s.list[0]
+	s.list = s.list[1:]
+	return one, true
 }
 
 // suspect lets the log be checked where an error says that its bytes are bad, unless that is known.
@@ -147,15 +142,11 @@ func (m *Manager) checkLoop(ctx context.Context) error {
 		case <-m.suspicions.wake:
 		}
 		for ctx.Err() == nil {
-			one, compare := m.suspicions.take()
-			if one.p == nil && compare == nil {
+			one, ok := m.suspicions.take()
+			if !ok {
 				break
 			}
-			if one.p != nil {
-				m.check(one)
-			} else {
-				m.compare(ctx, compare)
-			}
+			m.check(one)
 		}
 	}
 }
@@ -301,6 +292,8 @@ func (m *Manager) verify(ctx context.Context, p *partition, v core.Verify) core.
 			m.opts.Logger.Warn("the leader of a damaged replica could not show that it is whole, it is asked again",
 				"partition", p.tp.String(), "leader", v.Leader, "error", err)
 			return core.VerifyUnknown
+		case res.LogEndOffset != nil && at >= res.GetLogEndOffset():
+			return core.VerifyWhole // nothing from here on is committed
 		case res.GetNextOffset() <= at:
 			return core.VerifyUnknown
 		}

@@ -186,15 +186,16 @@ type Manager struct {
 	fetchMu  sync.Mutex // taken before a fetcher's mu
 	fetchers map[fetcherKey]*fetcher
 
-	ticking    ticking
-	suspicions suspicions
-	retention  retention
-	clock      atomic.Uint32 // the storage.ClockVerdict of the last sweep
-	cleaning   cleaningQueue
-	proposals  proposalQueue
-	giveUps    giveUps
-	checks     chan struct{} // a token a CheckRange that is served
-	deletions  chan struct{} // one token: look at the image for deletions
+	ticking     ticking
+	suspicions  suspicions
+	comparisons comparisons
+	retention   retention
+	clock       atomic.Uint32 // the storage.ClockVerdict of the last sweep
+	cleaning    cleaningQueue
+	proposals   proposalQueue
+	giveUps     giveUps
+	checks      chan struct{} // a token a CheckRange that is served
+	deletions   chan struct{} // one token: look at the image for deletions
 }
 
 // NewManager returns a manager without partitions.
@@ -211,7 +212,8 @@ func NewManager(opts Options) (*Manager, error) {
 	}
 	m.proposals.wake = make(chan struct{}, 1)
 	m.cleaning.wake = make(chan struct{}, 1)
-	m.giveUps.wake, m.suspicions.wake, m.checks = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, checksAtOnce)
+	m.giveUps.wake, m.suspicions.wake, m.comparisons.wake = make(chan struct{}, 1), make(chan struct{}, 1), make(chan struct{}, 1)
+	m.checks = make(chan struct{}, checksAtOnce)
 	m.ticking.wake, m.ticking.set = make(chan struct{}, 1), map[*partition]struct{}{}
 	var err error
 	if m.metrics, err = newMetrics(m, opts.Metrics); err != nil {
@@ -235,6 +237,7 @@ func (m *Manager) Start(group *lifecycle.Group) {
 	group.Go("deleter", m.deleteLoop)
 	group.Go("seat-giver", m.giveUpLoop)
 	group.Go("checker", m.checkLoop)
+	group.Go("comparer", m.compareLoop)
 }
 
 // now is the time for the cores.

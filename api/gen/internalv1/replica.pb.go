@@ -190,7 +190,9 @@ type CheckRangeResponse struct {
 	// Number of those batches.
 	Batches int64 `protobuf:"varint,4,opt,name=batches,proto3" json:"batches,omitempty"`
 	// Compaction has worked on the leader's log: another replica may rightly hold other batches.
-	Compacted     bool `protobuf:"varint,5,opt,name=compacted,proto3" json:"compacted,omitempty"`
+	Compacted bool `protobuf:"varint,5,opt,name=compacted,proto3" json:"compacted,omitempty"`
+	// LogEndOffset of the leader when the check began: at and above it the leader holds nothing, and nothing is committed.
+	LogEndOffset  *int64 `protobuf:"varint,6,opt,name=log_end_offset,json=logEndOffset,proto3,oneof" json:"log_end_offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +260,13 @@ func (x *CheckRangeResponse) GetCompacted() bool {
 		return x.Compacted
 	}
 	return false
+}
+
+func (x *CheckRangeResponse) GetLogEndOffset() int64 {
+	if x != nil && x.LogEndOffset != nil {
+		return *x.LogEndOffset
+	}
+	return 0
 }
 
 // FetchProducerSnapshotRequest asks the leader of a partition.
@@ -1021,7 +1030,7 @@ const file_penstock_internal_v1_replica_proto_rawDesc = "" +
 	"\vfrom_offset\x18\x05 \x01(\x03R\n" +
 	"fromOffset\x12\x1b\n" +
 	"\tto_offset\x18\x06 \x01(\x03R\btoOffset\x126\n" +
-	"\x05depth\x18\a \x01(\x0e2 .penstock.internal.v1.CheckDepthR\x05depth\"\xa6\x01\n" +
+	"\x05depth\x18\a \x01(\x0e2 .penstock.internal.v1.CheckDepthR\x05depth\"\xe4\x01\n" +
 	"\x12CheckRangeResponse\x12\x1f\n" +
 	"\vfrom_offset\x18\x01 \x01(\x03R\n" +
 	"fromOffset\x12\x1f\n" +
@@ -1029,7 +1038,9 @@ const file_penstock_internal_v1_replica_proto_rawDesc = "" +
 	"nextOffset\x12\x16\n" +
 	"\x06digest\x18\x03 \x01(\x04R\x06digest\x12\x18\n" +
 	"\abatches\x18\x04 \x01(\x03R\abatches\x12\x1c\n" +
-	"\tcompacted\x18\x05 \x01(\bR\tcompacted\"\xcc\x01\n" +
+	"\tcompacted\x18\x05 \x01(\bR\tcompacted\x12)\n" +
+	"\x0elog_end_offset\x18\x06 \x01(\x03H\x00R\flogEndOffset\x88\x01\x01B\x11\n" +
+	"\x0f_log_end_offset\"\xcc\x01\n" +
 	"\x1cFetchProducerSnapshotRequest\x128\n" +
 	"\x05hello\x18\x01 \x01(\v2\".penstock.internal.v1.ReplicaHelloR\x05hello\x12\x19\n" +
 	"\btopic_id\x18\x02 \x01(\fR\atopicId\x12\x1c\n" +
@@ -1160,6 +1171,7 @@ func file_penstock_internal_v1_replica_proto_init() {
 	if File_penstock_internal_v1_replica_proto != nil {
 		return
 	}
+	file_penstock_internal_v1_replica_proto_msgTypes[1].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -8,8 +8,9 @@ import (
 )
 
 // mending is what a replica whose log is damaged does about it. In order: a follower has its leader show that it holds whatever
-// the replica would throw away; it leaves ISR and ELR through the controller, which begins a new leader epoch; it discards the
-// damage before it subscribes in that epoch, so that no position from before counts (R2), and fetches anew. A leader hands over
+// the replica would throw away; it leaves ISR and ELR through the controller, which begins a new leader epoch; the leader shows
+// it once more, since that may have taken long; the replica discards the damage before it subscribes in that epoch, so that no
+// position from before counts (R2), and fetches anew. A leader hands over
 // first, as soon as another replica could lead; until then it serves what is intact.
 type mending struct {
 	damaged  bool
@@ -17,7 +18,7 @@ type mending struct {
 	inFlight bool  // a Verify or a GiveUp is with the shell
 	seq      uint64
 	leader   Member // the leader of the newest image
-	verified bool   // it has shown that it holds everything from there to the HighWatermark
+	verified bool   // it has shown in this leader epoch that it holds all that it has from there on
 	retries  int
 	retryAt  time.Duration
 }
@@ -32,7 +33,9 @@ type Verify struct {
 	// Leader and LeaderEpoch are whom to ask.
 	Leader      model.NodeID
 	LeaderEpoch model.LeaderEpoch
-	// From and To bound the offsets; To is exclusive, and equal to From where nothing committed would be discarded.
+	// From and To bound the offsets that would be discarded; To is exclusive. They may reach beyond the leader's log: what
+	// it does not have is not committed. This replica's HighWatermark is no bound: it hears of it late, and what it has
+	// acknowledged may be committed.
 	From, To int64
 }
 
@@ -96,7 +99,7 @@ func (r *Replica) mendOn(now time.Duration, out *Output) {
 			m.seq++
 			m.inFlight = true
 			out.Verify = &Verify{
-				Seq: m.seq, Leader: r.leader, LeaderEpoch: r.leaderEpoch, From: m.from, To: max(m.from, r.log.HighWatermark),
+				Seq: m.seq, Leader: r.leader, LeaderEpoch: r.leaderEpoch, From: m.from, To: max(m.from, r.log.End),
 			}
 		case r.seated || r.follow.subscribed:
 			r.askToGiveUp(out)
@@ -176,7 +179,7 @@ func (r *Replica) mendImage(st PartitionState, anew bool, now time.Duration, out
 	if i := slices.IndexFunc(st.Replicas, func(m Member) bool { return m.ID == st.Leader }); i >= 0 {
 		leader.BrokerEpoch = st.Replicas[i].BrokerEpoch
 	}
-	m.verified = m.verified && r.role == RoleFollower && leader == m.leader
+	m.verified = m.verified && !anew && r.role == RoleFollower && leader == m.leader
 	m.leader = leader
 	if anew {
 		m.inFlight, m.retries, m.retryAt = false, 0, now
