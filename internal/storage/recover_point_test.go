@@ -166,6 +166,16 @@ func TestFlippedHeadersBelowTheRecoveryPoint(t *testing.T) {
 		put(8)
 		end, file := l.LogEndOffset(), l.active().logName()
 		base = base.CrashProcess()
+		for _, behind := range []int64{starts[13], starts[19], int64(len(want))} { // a length that skips whole batches
+			mem := base.Clone(1)
+			said, wrong := starts[12]-starts[11]-lengthBefore, behind-starts[11]-lengthBefore
+			for bit := range int64(32) {
+				if (said^wrong)>>bit&1 != 0 {
+					must(t, mem.Flip(file, starts[11]+batchLengthAt+3-bit/8, uint(bit%8)))
+				}
+			}
+			checkFlippedHeader(t, mem, cfg, fmt.Sprintf("interval %d, behind at %d", interval, behind), file, point, end, want)
+		}
 		for _, batch := range []int{5, 11} {
 			for _, field := range []int64{batchLengthAt, batchBodyAt + 2} { // the length, and lastOffsetDelta
 				for bit := range int64(32) {

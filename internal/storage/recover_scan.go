@@ -162,11 +162,14 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 		}
 	}()
 	for {
-		if w.crc && began < 0 {
+		if w.crc && began < 0 && l.end >= point {
 			began = l.pos
 		}
 		h, ok, err := w.next()
 		if err == nil && ok && !w.crc && (h.NextOffset() > point || (h.NextOffset() == point && !continues(f, w.pos, size, point))) {
+			if h.NextOffset() > point {
+				began = l.pos
+			}
 			w = newWalker(f, l.pos, size, true) // from here on
 			continue
 		}
@@ -198,11 +201,10 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 	}
 }
 
-// continues says whether a batch of offsets from next on begins at a position, or the file ends there. Where none does the length of
-// the batch before may be wrong.
+// continues says whether the batch of offset next begins at a position. Where it does not the length of the batch before may be wrong.
 func continues(f fsys.File, pos, size, next int64) bool {
 	h, ok, err := newWalker(f, pos, size, false).next()
-	return err == nil && (!ok || h.BaseOffset >= next)
+	return err == nil && ok && h.BaseOffset == next
 }
 
 // ofEpoch says whether a batch below the recovery point has the epoch that the journal knows for it: both were noted together.
