@@ -98,7 +98,7 @@ func tailLoad(b *testing.B, l *Log, n int, every time.Duration) (appends, reads 
 	vec, buf := [][]byte{data}, make([]byte, 1<<20)
 	due := time.Now()
 	for range n {
-		time.Sleep(time.Until(due)) //nolint:forbidigo // a benchmark keeps its rate
+		must(b, lifecycle.Sleep(b.Context(), lifecycle.RealClock(), time.Until(due))) // keeps the rate
 		due = due.Add(every)
 		began := time.Now()
 		h, err := record.Validate(vec, record.Limits{})
@@ -324,7 +324,7 @@ func BenchmarkIdleLogs(b *testing.B) {
 				BytesPerSecond: rate, Clock: lifecycle.RealClock(), OnDamage: func(_ *Log, d Damage) { panic(d.Reason) },
 			})
 			before, began := processTime(b), time.Now()
-			time.Sleep(5 * time.Second) //nolint:forbidigo // what is measured is that nothing happens
+			must(b, lifecycle.Sleep(b.Context(), lifecycle.RealClock(), 5*time.Second)) // what is measured is that nothing happens
 			share := 100 * (processTime(b) - before).Seconds() / time.Since(began).Seconds()
 			if rate == 0 {
 				alone = append(alone, share)
