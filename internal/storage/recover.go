@@ -277,7 +277,8 @@ func (r *recovery) damaged(s *segment, position, from, to int64, reason string) 
 	l.damage = &l.damages[0]
 }
 
-// finish removes snapshots that describe what is gone, syncs what was kept, and notes in the journal what became less.
+// finish removes snapshots that describe what is gone (durably: one that a power loss brings back later would describe
+// other batches at the same offsets), syncs what was kept, and notes in the journal what became less.
 func (r *recovery) finish() error {
 	l := r.log
 	for _, at := range r.snapshots {
@@ -285,6 +286,7 @@ func (r *recovery) finish() error {
 			if err := removeIfExists(l.fs, l.snapshotName(at)); err != nil {
 				return err
 			}
+			r.touched = true
 		}
 	}
 	if slices.Contains(r.digests, l.active().base) { // of when it was sealed once
