@@ -8,6 +8,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -97,6 +98,7 @@ func TestConformance(t *testing.T) {
 		{"append many buffers", conformManyBuffers},
 		{"read", conformRead},
 		{"read only", conformReadOnly},
+		{"overwrite", conformOverwrite},
 		{"truncate", conformTruncate},
 		{"preallocate", conformPreallocate},
 		{"open at the end", conformOpenAtEnd},
@@ -206,6 +208,8 @@ func conformReadOnly(t *testing.T, disk FS, dir string) {
 		t.Fatalf("appended %d bytes", n)
 	}
 	wantIs(t, err, fs.ErrPermission)
+	_, err = r.Overwrite(0, []byte("x"))
+	wantIs(t, err, fs.ErrPermission)
 	wantIs(t, r.Truncate(0), fs.ErrPermission)
 	wantIs(t, r.Preallocate(10), fs.ErrPermission)
 	if _, err := w.Append([]byte("def")); err != nil {
@@ -216,6 +220,32 @@ func conformReadOnly(t *testing.T, disk FS, dir string) {
 	}
 	must(t, r.Close())
 	must(t, w.Close())
+}
+
+func conformOverwrite(t *testing.T, disk FS, dir string) {
+	f := create(t, disk, path.Join(dir, "a"), []byte("0123456789"))
+	bufs := [][]byte{[]byte("ab"), nil, []byte("c")}
+	if n, err := f.Overwrite(4, bufs...); n != 3 || err != nil || string(bufs[0]) != "ab" || f.Position() != 10 {
+		t.Fatalf("overwrite: %d, %v, position %d", n, err, f.Position())
+	}
+	if n, err := f.Overwrite(7, []byte("xyz")); n != 3 || err != nil {
+		t.Fatalf("overwrite up to the end: %d, %v", n, err)
+	}
+	if n, err := f.Overwrite(10); n != 0 || err != nil {
+		t.Fatalf("overwrite of nothing: %d, %v", n, err)
+	}
+	must(t, f.Preallocate(20))
+	for _, at := range []int64{-1, 8, 10, 15, 30} {
+		n, err := f.Overwrite(at, []byte("123"))
+		if n != 0 || !errors.Is(err, fs.ErrInvalid) {
+			t.Fatalf("overwrite of 3 bytes at %d, 10 were appended: %d, %v", at, n, err)
+		}
+	}
+	if got := readAll(t, f); string(got) != "0123abcxyz"+strings.Repeat("\x00", len(got)-10) {
+		t.Fatalf("read %q", got)
+	}
+	must(t, f.SyncData())
+	must(t, f.Close())
 }
 
 func conformTruncate(t *testing.T, disk FS, dir string) {
@@ -278,6 +308,8 @@ func conformClosed(t *testing.T, disk FS, dir string) {
 	f := create(t, disk, path.Join(dir, "a"), []byte("abc"))
 	must(t, f.Close())
 	_, err := f.Append([]byte("x"))
+	wantIs(t, err, fs.ErrClosed)
+	_, err = f.Overwrite(0, []byte("x"))
 	wantIs(t, err, fs.ErrClosed)
 	_, err = f.ReadAt(make([]byte, 1), 0)
 	wantIs(t, err, fs.ErrClosed)

@@ -23,7 +23,7 @@ func padded(state []byte, i int) []byte {
 }
 
 // TestCrashContents: after a crash each page is as it was at some moment since the last sync before which none had failed,
-// and the size lies between the smallest and the largest since.
+// or as that with a later truncation, and the size lies between the smallest and the largest since.
 func TestCrashContents(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		disk := NewMem(rapid.Uint64().Draw(t, "seed"), MemOptions{})
@@ -39,9 +39,13 @@ func TestCrashContents(t *testing.T) {
 		for range rapid.IntRange(0, 20).Draw(t, "operations") {
 			size, err := f.Size()
 			must(t, err)
-			switch rapid.IntRange(0, 10).Draw(t, "operation") {
+			switch rapid.IntRange(0, 12).Draw(t, "operation") {
 			case 0:
-				change(func() error { return f.Truncate(rapid.Int64Range(0, size).Draw(t, "size")) })
+				to := rapid.Int64Range(0, size).Draw(t, "size")
+				for _, earlier := range states { // the cut can be durable without what was overwritten before it
+					states = append(states, earlier[:min(int64(len(earlier)), to)])
+				}
+				change(func() error { return f.Truncate(to) })
 			case 1:
 				change(func() error { return f.Preallocate(size + rapid.Int64Range(0, 10_000).Draw(t, "growth")) })
 			case 2:
@@ -56,6 +60,14 @@ func TestCrashContents(t *testing.T) {
 					wantIs(t, f.SyncData(), ErrSyncFailed)
 					states = append(states, readAll(t, f))
 				}
+			case 5, 6:
+				number++
+				at := rapid.Int64Range(0, f.Position()).Draw(t, "offset")
+				n := rapid.Int64Range(0, min(9000, f.Position()-at)).Draw(t, "bytes")
+				change(func() error {
+					_, err := f.Overwrite(at, bytes.Repeat([]byte{byte(number)}, int(n)))
+					return err
+				})
 			case 3: // somebody else's crash point: the page cache stays
 				disk = disk.CrashProcess()
 				f = open(t, disk, "a")

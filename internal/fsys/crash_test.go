@@ -112,6 +112,16 @@ func TestCrashKeepsPagesIndependently(t *testing.T) {
 	wantOutcomes(t, outcomes(t, disk, fileLetters(t, "a")), "A", "AB", "A0C", "ABC", "A00", "AB0")
 }
 
+func TestCrashShowsOldContentsBetweenOverwrittenPages(t *testing.T) {
+	disk := NewMem(1, MemOptions{})
+	f := durableFile(t, disk, "a", pageOf("A"), pageOf("B"), pageOf("C"))
+	_, err := f.Overwrite(0, pageOf("x"), pageOf("y"))
+	must(t, err)
+	wantOutcomes(t, outcomes(t, disk, fileLetters(t, "a")), "ABC", "xBC", "AyC", "xyC")
+	must(t, f.SyncData())
+	wantOutcomes(t, outcomes(t, disk, fileLetters(t, "a")), "xyC")
+}
+
 func TestCrashShowsPreallocatedZeros(t *testing.T) {
 	disk := NewMem(1, MemOptions{})
 	f := durableFile(t, disk, "a", pageOf("A"))

@@ -1,12 +1,12 @@
-// Package fsys is the only door to the disk: an append-only file with vector writes, directories, locks and three kinds
-// of sync, small enough to be implemented twice. OS is the machine's file system. Mem is one in memory that loses power,
+// Package fsys is the only door to the disk: a file that is appended to by vector writes, directories, locks and three
+// kinds of sync, small enough to be implemented twice. OS is the machine's file system. Mem is one in memory that loses power,
 // fails and fills up on demand, reproducibly: its seed and the order of operations decide every byte.
 //
 // # What a power loss leaves (Mem.Crash)
 //
 // Contents. The unit is the page of 4 KiB. A page that was not synced since it was written is found as written, as it
 // stood after an earlier append (the first since it became dirty), or as it was last synced, each page on its own:
-// late pages can be there and early ones missing. What was never synced reads as zeros between pages that are there;
+// late pages can be there and early ones missing, and between overwritten pages the old contents show. What was never synced reads as zeros between pages that are there;
 // so does preallocated space. The file is at least as long as at its last sync; it reaches to the end of its last
 // surviving page, or to its full size with zeros. A truncation that was not synced happened or did not, and where it
 // did not, pages written after it may be found between the old ones. Everything synced is found unchanged.

@@ -2,6 +2,7 @@ package fsys
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 )
@@ -68,8 +69,9 @@ type FS interface {
 	FreeBytes(dir string) (int64, error)
 }
 
-// File is an append-only file with random reads. Append, Truncate, Preallocate and Close are for one goroutine at a
-// time; ReadAt and SyncData may run beside them. ReadAt sees every byte whose Append returned before it was called.
+// File is an append-only file with random reads, and with overwriting for the few that know what they replace. Append,
+// Overwrite, Truncate, Preallocate and Close are for one goroutine at a time; ReadAt and SyncData may run beside them.
+// ReadAt sees every byte whose Append or Overwrite returned before it was called.
 type File interface {
 	io.ReaderAt
 	io.Closer
@@ -79,6 +81,11 @@ type File interface {
 	// that were written. n is smaller than the sum of the buffers only together with an error. The buffers are neither
 	// changed nor kept; the slice of slices is not changed either.
 	Append(bufs ...[]byte) (n int, err error)
+	// Overwrite writes the buffers in order at an offset, as one vector, over bytes that were appended: all of them must
+	// lie below the append position (fs.ErrInvalid), which does not move. n is smaller than the sum of the buffers only
+	// together with an error. The buffers are neither changed nor kept. It is durable only after SyncData; until then a
+	// power loss leaves the old or the new contents, each page on its own.
+	Overwrite(offset int64, bufs ...[]byte) (n int, err error)
 	// Position returns the append position: the end of what was appended, at most Size.
 	Position() int64
 	// Truncate cuts the file to size bytes and moves the append position down to it; growing a file is an
@@ -92,6 +99,18 @@ type File interface {
 	SyncData() error
 	// Size returns the file's size in bytes, preallocated space included.
 	Size() (int64, error)
+}
+
+// checkOverwrite says why buffers may not be written at an offset of a file whose append position is end.
+func checkOverwrite(offset int64, bufs [][]byte, end int64) error {
+	total := int64(0)
+	for _, b := range bufs {
+		total += int64(len(b))
+	}
+	if offset < 0 || offset > end || total > end-offset {
+		return fmt.Errorf("%w: %d bytes at %d, %d were appended", fs.ErrInvalid, total, offset, end)
+	}
+	return nil
 }
 
 // IsNotExist reports whether err says that a file does not exist.

@@ -25,9 +25,9 @@ type MemOptions struct {
 // seed and the order of operations: the same of both give the same bytes. The package documentation describes the
 // model. Paths are cleaned, and relative ones begin at the root.
 //
-// A failed operation (FailAt, Injector) has no effect, with these exceptions: a failed Append may have written any part
-// of its bytes, which it reports; a failed SyncData or SyncFS writes some dirty pages and drops the others for good; a
-// failed SyncDir or SyncFS may make the directory deaf: its later syncs succeed and do nothing.
+// A failed operation (FailAt, Injector) has no effect, with these exceptions: a failed Append or Overwrite may have
+// written any part of its bytes, which it reports; a failed SyncData or SyncFS writes some dirty pages and drops the
+// others for good; a failed SyncDir or SyncFS may make the directory deaf: its later syncs succeed and do nothing.
 type Mem struct {
 	disk        *disk
 	incarnation uint64

@@ -21,7 +21,8 @@ const (
 type page struct {
 	kind pageKind
 	// cut is where, within the page, the first append ended since the page became dirty, 0 for none: background
-	// write-back may have written the page as it was then and not since.
+	// write-back may have written the page as it was then and not since. What was overwritten later is in that part, so
+	// an overwritten page that was dirty has none.
 	cut int
 }
 
@@ -61,6 +62,19 @@ func (c *content) write(at int64, bufs [][]byte, n int) {
 	c.mend(at, end)
 }
 
+// overwrite is write over bytes that are there already.
+func (c *content) overwrite(at int64, bufs [][]byte, n int) {
+	if n == 0 {
+		return
+	}
+	first, last := at/PageSize, (at+int64(n)-1)/PageSize
+	wasClean := c.pages[last].kind == pageClean
+	c.write(at, bufs, n)
+	for i := first; i < last || i == last && !wasClean; i++ {
+		c.pages[i].cut = 0
+	}
+}
+
 // extend makes the file at least size bytes long, with zeros.
 func (c *content) extend(size int64) {
 	if size <= int64(len(c.cached)) {
@@ -80,7 +94,7 @@ func (c *content) truncate(size int64) {
 	if tail := int(size % PageSize); tail != 0 {
 		last := &c.pages[len(c.pages)-1]
 		last.kind = pageDirty
-		if last.cut >= tail {
+		if last.cut >= tail || size < int64(len(c.durable)) { // what was there before shows past an overwritten part
 			last.cut = 0
 		}
 	}

@@ -25,6 +25,7 @@ const (
 	OpFreeBytes                 // FS.FreeBytes
 	OpRead                      // File.ReadAt
 	OpAppend                    // File.Append
+	OpOverwrite                 // File.Overwrite
 	OpTruncate                  // File.Truncate
 	OpPreallocate               // File.Preallocate
 	OpSyncData                  // File.SyncData
@@ -35,8 +36,8 @@ const (
 var opNames = [...]string{
 	OpCreate: "create", OpOpen: "open", OpMkdirAll: "mkdir", OpRemove: "remove", OpRemoveAll: "remove",
 	OpRename: "rename", OpSyncDir: "sync directory", OpSyncFS: "sync file system of", OpList: "list", OpStat: "stat",
-	OpLock: "lock", OpFreeBytes: "free space of", OpRead: "read", OpAppend: "append", OpTruncate: "truncate",
-	OpPreallocate: "preallocate", OpSyncData: "sync", OpSize: "size",
+	OpLock: "lock", OpFreeBytes: "free space of", OpRead: "read", OpAppend: "append", OpOverwrite: "overwrite",
+	OpTruncate: "truncate", OpPreallocate: "preallocate", OpSyncData: "sync", OpSize: "size",
 }
 
 // String returns the name used in errors.
@@ -66,7 +67,7 @@ type MemStats struct {
 	// been cut off, NamesKept and NamesLost the creations, removals and renames that had and had not taken place.
 	Crashes, PagesKept, PagesLost, PagesTorn, TruncationsUndone, NamesKept, NamesLost int64
 	// Failed counts operations failed by FailAt or the Injector, PagesDropped the pages that failed syncs dropped,
-	// ShortAppends the appends that wrote less than asked, for whatever reason.
+	// ShortAppends the appends and overwrites that wrote less than asked, for whatever reason.
 	Failed, PagesDropped, ShortAppends int64
 }
 
@@ -96,8 +97,8 @@ func (m *Mem) FailAt(k int64, err error) {
 	m.disk.failAt[k] = err
 }
 
-// CrashAt stops the machine within the k-th operation, counted as Ops counts: an Append there is cut short anywhere, and
-// it and all later operations return ErrCrashed until Crash or CrashProcess says what the stop was. 0 cancels.
+// CrashAt stops the machine within the k-th operation, counted as Ops counts: an Append or Overwrite there is cut short anywhere,
+// and it and all later operations return ErrCrashed until Crash or CrashProcess says what the stop was. 0 cancels.
 func (m *Mem) CrashAt(k int64) {
 	m.disk.mu.Lock()
 	defer m.disk.mu.Unlock()

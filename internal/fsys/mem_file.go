@@ -87,21 +87,40 @@ func (f *memFile) Append(bufs ...[]byte) (int, error) {
 	d := f.mem.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	n, err := f.write(OpAppend, f.position, bufs)
+	f.position += int64(n)
+	return n, err
+}
+
+// Overwrite implements File.
+func (f *memFile) Overwrite(offset int64, bufs ...[]byte) (int, error) {
+	d := f.mem.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return f.write(OpOverwrite, offset, bufs)
+}
+
+// write puts the buffers at an offset, as far as faults and space let it, and returns how many bytes of them are there.
+func (f *memFile) write(op Op, at int64, bufs [][]byte) (int, error) {
+	d, c := f.mem.disk, &f.node.content
 	total := 0
 	for _, b := range bufs {
 		total += len(b)
 	}
-	blocked, err := f.begin(OpAppend, true)
+	blocked, err := f.begin(op, true)
+	if bad := checkOverwrite(at, bufs, f.position); !blocked && op == OpOverwrite && bad != nil {
+		blocked, err = true, bad
+	}
 	if blocked {
-		return 0, opError(OpAppend.String(), f.name, err)
+		return 0, opError(op.String(), f.name, err)
 	}
 	n := total
 	if err != nil {
 		n = d.part(total)
 	}
-	size := int64(len(f.node.content.cached))
-	if room := d.room(); f.position+int64(n)-size > room {
-		n = max(0, int(size-f.position+room))
+	size := int64(len(c.cached))
+	if room := d.room(); at+int64(n)-size > room {
+		n = max(0, int(size-at+room))
 		if err == nil {
 			err = ErrNoSpace
 		}
@@ -109,10 +128,13 @@ func (f *memFile) Append(bufs ...[]byte) (int, error) {
 	if n < total {
 		d.stats.ShortAppends++
 	}
-	f.node.content.write(f.position, bufs, n)
-	d.used += int64(len(f.node.content.cached)) - size
-	f.position += int64(n)
-	return n, opError(OpAppend.String(), f.name, err)
+	if op == OpOverwrite {
+		c.overwrite(at, bufs, n)
+	} else {
+		c.write(at, bufs, n)
+	}
+	d.used += int64(len(c.cached)) - size
+	return n, opError(op.String(), f.name, err)
 }
 
 // part draws how many of total bytes a failed write has written: often none, never all.

@@ -98,7 +98,7 @@ func (s *trio) try(t *rapid.T, what string, ok bool, op func(disk FS, root strin
 // actions are the operations by name.
 func (s *trio) actions() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
-		"create": s.create, "append": s.append, "truncate": s.truncate, "preallocate": s.preallocate, "read": s.read,
+		"create": s.create, "append": s.append, "overwrite": s.overwrite, "truncate": s.truncate, "preallocate": s.preallocate, "read": s.read,
 		"reopen": s.reopen, "mkdir": s.mkdir, "remove": s.remove, "removeAll": s.removeAll, "rename": s.rename,
 		"sync": s.sync, "": s.check,
 	}
@@ -157,6 +157,22 @@ func (s *trio) append(t *rapid.T) {
 	}
 	f.bytes = append(f.bytes[:f.position:f.position], append(all, f.bytes[min(len(f.bytes), f.position+len(all)):]...)...)
 	f.position += len(all)
+}
+
+func (s *trio) overwrite(t *rapid.T) {
+	f, files := s.file(t)
+	at := rapid.IntRange(0, 20_000).Draw(t, "offset")
+	s.number++
+	b := bytes.Repeat([]byte{byte(s.number)}, rapid.SampledFrom([]int{0, 1, 100, 4096, 9000}).Draw(t, "bytes"))
+	fits := at+len(b) <= f.position
+	for _, g := range files {
+		if n, err := g.Overwrite(int64(at), b); (err == nil) != fits || (n == len(b)) != (fits || len(b) == 0) {
+			t.Fatalf("overwrite of %d at %d of %d: %d, %v", len(b), at, f.position, n, err)
+		}
+	}
+	if fits {
+		copy(f.bytes[at:], b)
+	}
 }
 
 func (s *trio) truncate(t *rapid.T) {

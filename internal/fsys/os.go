@@ -257,6 +257,18 @@ func (f *osFile) Append(bufs ...[]byte) (int, error) {
 	return n, opError("append", f.name, err)
 }
 
+// Overwrite implements File.
+func (f *osFile) Overwrite(offset int64, bufs ...[]byte) (int, error) {
+	if f.readOnly {
+		return 0, opError("overwrite", f.name, fs.ErrPermission)
+	}
+	if err := checkOverwrite(offset, bufs, f.position.Load()); err != nil {
+		return 0, opError("overwrite", f.name, err)
+	}
+	n, err := f.vector.write(f.conn, bufs, offset)
+	return n, opError("overwrite", f.name, err)
+}
+
 // Truncate implements File.
 func (f *osFile) Truncate(size int64) error {
 	if f.readOnly {
