@@ -51,6 +51,7 @@ func (n *Node) openDirectory(context.Context) error {
 		return err
 	}
 	n.dir = dir
+	n.tellOfJournal(dir.Report())
 	meta := dir.Meta()
 	if meta.NodeID != model.NoNode && meta.NodeID != n.cfg.NodeID {
 		return fmt.Errorf("%w: %s is of node %d and this is node %d; set node.id or data.dir",
@@ -69,6 +70,19 @@ func (n *Node) openDirectory(context.Context) error {
 		return err
 	}
 	return dir.UpdateMeta(func(m *storage.Meta) { m.NodeID = n.cfg.NodeID })
+}
+
+// tellOfJournal says what was wrong with the journal: it is written anew at once, and nothing tells of it later.
+func (n *Node) tellOfJournal(report storage.DirReport) {
+	switch {
+	case report.JournalDamagedBytes == 0:
+	case report.JournalTorn:
+		n.log.Info("the end of the checkpoints journal was cut off: a write that a crash interrupted, never acknowledged",
+			"bytes", report.JournalDamagedBytes)
+	default:
+		n.log.Warn("the checkpoints journal is damaged: what stands before the damage was used, so positions may be older than the truth "+
+			"and more of the logs is checked; look at the disk", "directory", n.cfg.DataDir, "bytes", report.JournalDamagedBytes)
+	}
 }
 
 func bootID() string {

@@ -1,6 +1,7 @@
 package broker_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -8,6 +9,9 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,13 +52,18 @@ func settings(t *testing.T, dir string) map[string]string {
 
 func start(t *testing.T, flags map[string]string) (*broker.Node, error) {
 	t.Helper()
+	return startLogging(t, flags, slog.DiscardHandler)
+}
+
+func startLogging(t *testing.T, flags map[string]string, handler slog.Handler) (*broker.Node, error) {
+	t.Helper()
 	cfg, err := config.Load(config.Source{Flags: flags})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	return broker.Start(ctx, cfg, slog.New(slog.DiscardHandler))
+	return broker.Start(ctx, cfg, slog.New(handler))
 }
 
 func mustStart(t *testing.T, flags map[string]string) *broker.Node {
@@ -226,5 +235,67 @@ func TestALostPageCacheIsConfessed(t *testing.T) {
 	}
 	if got := metaOf(t, dir).BootID; got == "another boot" {
 		t.Error("the loss is confessed again and again")
+	}
+}
+
+// recordedLog keeps the messages that are logged at a level or above.
+type recordedLog struct {
+	slog.Handler
+	mu       sync.Mutex
+	messages []string
+}
+
+func (r *recordedLog) Enabled(context.Context, slog.Level) bool { return true }
+
+func (r *recordedLog) Handle(_ context.Context, line slog.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.messages = append(r.messages, line.Level.String()+" "+line.Message)
+	return nil
+}
+
+func (r *recordedLog) WithAttrs([]slog.Attr) slog.Handler { return r }
+
+func (r *recordedLog) WithGroup(string) slog.Handler { return r }
+
+func (r *recordedLog) holds(beginning string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.messages, func(m string) bool { return strings.HasPrefix(m, beginning) })
+}
+
+// A journal that the disk has damaged is told of when it is found: it is written anew, and nothing shows it afterwards. An end that a
+// crash cut short is no alarm.
+func TestADamagedJournalIsTold(t *testing.T) {
+	dir := t.TempDir()
+	flags := settings(t, dir)
+	stop(t, mustStart(t, flags))
+	journal := filepath.Join(dir, "checkpoints.journal")
+	for _, tc := range []struct {
+		tail []byte
+		want string
+	}{
+		{[]byte{0, 0, 0, 45, 1}, "INFO the end of the checkpoints journal was cut off"},
+		{bytes.Repeat([]byte{0xa5}, 100), "WARN the checkpoints journal is damaged"},
+	} {
+		whole, err := os.ReadFile(journal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(journal, append(whole, tc.tail...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		log := &recordedLog{}
+		node, err := startLogging(t, flags, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop(t, node)
+		if !log.holds(tc.want) {
+			t.Errorf("with %d bytes more nobody said %q: %q", len(tc.tail), tc.want, log.messages)
+		}
+		if log.holds("WARN the checkpoints journal") != strings.HasPrefix(tc.want, "WARN") {
+			t.Errorf("with %d bytes more: %q", len(tc.tail), log.messages)
+		}
 	}
 }

@@ -113,7 +113,11 @@ func (k *rangeChecker) segment(i int) (damage *Damage, done bool, err error) {
 		if err != nil && !errors.Is(err, errBadBatch) && !isMediumError(err) {
 			return nil, false, err
 		}
-		if err == nil && (!ok || h.BaseOffset >= k.to && h.BaseOffset >= c.offset && h.NextOffset() <= k.v.segmentEnd(i)) {
+		if err == nil && !ok {
+			damage := endsEarly(k.v, i, &c)
+			return damage, damage != nil, nil
+		}
+		if err == nil && h.BaseOffset >= k.to && h.BaseOffset >= c.offset && h.NextOffset() <= k.v.segmentEnd(i) {
 			return nil, false, nil
 		}
 		if err == nil {

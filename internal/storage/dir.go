@@ -47,6 +47,8 @@ type DirReport struct {
 	// JournalDamagedBytes is how much of checkpoints.journal could not be believed: an unfinished last frame, or damage.
 	// What it said before is used; positions there may be older than the truth, never newer.
 	JournalDamagedBytes int64
+	// JournalTorn says of those bytes that they are no more than a last write that a crash cut short; otherwise they are damage.
+	JournalTorn bool
 	// MissingLogs are logs that the journal knows durable records of and that are not there: the replica of each has
 	// lost its data and gives up its seats. They are named at every opening until LossesRecorded.
 	MissingLogs []model.TopicPartition
@@ -70,6 +72,8 @@ type Dir struct {
 	busy map[model.TopicPartition]bool // being opened, deleted or set aside
 	// suspect are the logs not yet recovered since a sync failed.
 	suspect map[model.TopicPartition]bool
+	// untouched are the logs that OpenDir found and that nobody has opened since: what it made durable is all there is of them.
+	untouched map[model.TopicPartition]bool
 }
 
 // OpenDir locks a data directory, making it when it is not there or empty, reads meta.properties, and opens and compacts
@@ -108,14 +112,16 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
 	there := make(map[model.TopicPartition]bool, len(found))
+	d.untouched = make(map[model.TopicPartition]bool, len(found))
 	for _, tp := range found {
-		there[tp] = true
+		there[tp], d.untouched[tp] = true, true
 	}
 	keep := func(tp model.TopicPartition) bool { return there[tp] }
 	d.journal, d.report.JournalDamagedBytes, d.report.MissingLogs, err = openJournal(fsy, path.Join(dirPath, journalName), d.space, keep)
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
+	d.report.JournalTorn = d.journal.torn
 	d.journal.onFailure = d.noteSyncFailure
 	if err := d.space.keep(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open data directory %s: %w", dirPath, err), d.journal.close())
@@ -174,6 +180,15 @@ func (d *Dir) isSuspect(tp model.TopicPartition) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.suspect[tp]
+}
+
+// touch says whether a log is as OpenDir has found it, for the last time.
+func (d *Dir) touch(tp model.TopicPartition) (asFound bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	asFound = d.untouched[tp]
+	delete(d.untouched, tp)
+	return asFound
 }
 
 // settleSuspect notes that a log was recovered, or is gone; with the last one the mark of the failed sync goes.

@@ -23,6 +23,7 @@ type journal struct {
 	fs   fsys.FS
 	name string
 	room *space
+	torn bool // what could not be believed at the opening was a last write that a crash cut short
 
 	mu      sync.Mutex
 	file    fsys.File
@@ -58,7 +59,7 @@ func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPar
 		delete(states, tp)
 	}
 	slices.SortFunc(missing, comparePartitions)
-	j = &journal{fs: fsy, name: name, room: room, states: states}
+	j = &journal{fs: fsy, name: name, room: room, states: states, torn: good < len(data) && journalTorn(data, good)}
 	err = j.compact()
 	if errors.Is(err, fsys.ErrNoSpace) && j.failed == nil && good > 0 {
 		err = j.goOn(int64(good))

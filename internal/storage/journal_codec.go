@@ -109,6 +109,69 @@ func decodeJournal(data []byte) (states map[model.TopicPartition]logState, good 
 	return states, good
 }
 
+// journalTorn says whether what lies behind the good beginning of a journal is no more than a last write that a crash cut short:
+// a frame that the file ends within, or of which whole sectors were never written. Only the last write can be torn, for what was
+// acknowledged was synced before; with a whole frame behind, or one that is whole under another length, it is damage.
+func journalTorn(data []byte, good int) bool {
+	rest := data[good:]
+	if good < journalHeaderSize {
+		return allZero(data) // the header was written with the first frames and synced
+	}
+	if wholeBody(rest) {
+		return false
+	}
+	for at := range rest {
+		if wholeFrame(rest[at:]) {
+			return false
+		}
+	}
+	if allZero(rest) {
+		return true
+	}
+	be := binary.BigEndian
+	if len(rest) < journalFrameHead+journalBodyHead {
+		return true
+	}
+	n := int64(be.Uint32(rest))
+	if n > int64(len(rest)-journalFrameHead) {
+		return n <= maxJournalBody && n%8 == journalBodyHead%8
+	}
+	frame := good + journalFrameHead + int(max(n, 0))
+	for at := (good/sectorSize + 1) * sectorSize; at < frame; at += sectorSize {
+		if allZero(data[at:min(at+sectorSize, frame)]) {
+			return true
+		}
+	}
+	return false
+}
+
+// wholeFrame says whether a whole frame begins b.
+func wholeFrame(b []byte) bool {
+	be := binary.BigEndian
+	if len(b) < journalFrameHead+journalBodyHead {
+		return false
+	}
+	n := int64(be.Uint32(b))
+	return n >= journalBodyHead && n%8 == journalBodyHead%8 && n <= int64(len(b)-journalFrameHead) &&
+		be.Uint32(b[4:]) == crc32.Checksum(b[journalFrameHead:][:n], castagnoli)
+}
+
+// wholeBody says whether a frame begins b whose CRC is that of its body, whatever length its head says.
+func wholeBody(b []byte) bool {
+	if len(b) < journalFrameHead+journalBodyHead {
+		return false
+	}
+	want, body := binary.BigEndian.Uint32(b[4:]), b[journalFrameHead:]
+	crc := crc32.Checksum(body[:journalBodyHead], castagnoli)
+	for n := journalBodyHead; crc != want; n += 8 {
+		if n+8 > len(body) {
+			return false
+		}
+		crc = crc32.Update(crc, castagnoli, body[n:n+8])
+	}
+	return true
+}
+
 // applyFrame folds one frame; it never panics on any body.
 func applyFrame(states map[model.TopicPartition]logState, body []byte) error {
 	be := binary.BigEndian

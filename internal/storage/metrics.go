@@ -42,6 +42,11 @@ var (
 	metricMinFree = metricTable.Add(telemetry.Metric{
 		Name: "storage_min_free_bytes", Kind: telemetry.KindGauge, Help: "Free space below which appends are refused; 0 looks at nothing.",
 	})
+	metricJournalDamaged = metricTable.Add(telemetry.Metric{
+		Name: "storage_journal_damaged_bytes", Kind: telemetry.KindGauge,
+		Help:  "Bytes of checkpoints.journal that were damaged when the directory was opened; an end that a crash cut short does not count.",
+		Alarm: "above 0: the disk damages files; positions older than the truth were used, and more of the logs was checked",
+	})
 	metricReserve = metricTable.Add(telemetry.Metric{
 		Name: "storage_reserve_held", Kind: telemetry.KindGauge, Help: "1 while the reserve file is there, 0 once it was given up for bookkeeping.",
 		Alarm: "0: the disk is full; delete or trim topics",
@@ -126,7 +131,12 @@ func (m *SyncMetrics) longest() (longest time.Duration) {
 
 // RegisterDir registers what there is to see of a data directory. A scrape waits for none of its locks.
 func RegisterDir(registerer prometheus.Registerer, d *Dir) error {
+	damaged := d.report.JournalDamagedBytes
+	if d.report.JournalTorn {
+		damaged = 0
+	}
 	return telemetry.RegisterAll(registerer,
+		metricJournalDamaged.GaugeFunc(func() float64 { return float64(damaged) }),
 		metricOpenFiles.GaugeFunc(func() float64 { return float64(d.files.open.Load()) }),
 		metricFree.GaugeFunc(func() float64 {
 			free, err := d.FreeBytes()

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -92,4 +93,27 @@ func TestSyncsAreCounted(t *testing.T) {
 	}
 	must(t, group.Stop(context.Background()))
 	must(t, d.Close())
+}
+
+// A damaged journal shows for as long as the process lives; an end that was cut short does not.
+func TestDamagedJournalShows(t *testing.T) {
+	for _, st := range []struct {
+		tail []byte
+		want float64
+	}{{nil, 0}, {[]byte{0, 0, 0, 45}, 0}, {bytes.Repeat([]byte{0xa5}, 77), 77}} {
+		mem := fsys.NewMem(1, fsys.MemOptions{})
+		must(t, openTestDir(t, mem).Close())
+		f, err := mem.Open("data/" + journalName)
+		must(t, err)
+		_, err = f.Append(st.tail)
+		must(t, err)
+		must(t, f.Close())
+		registry := prometheus.NewRegistry()
+		d := openTestDir(t, mem)
+		must(t, RegisterDir(registry, d))
+		if got, _ := gathered(t, registry, metricJournalDamaged.Name); got != st.want || d.Report().JournalDamagedBytes != int64(len(st.tail)) {
+			t.Errorf("%d bytes more: %v of %+v", len(st.tail), got, d.Report())
+		}
+		must(t, d.Close())
+	}
 }

@@ -21,6 +21,7 @@ type recovery struct {
 	digests   []int64      // bases of the segments that have one
 	scanned   []EpochStart // epoch starts found in scanned segments
 	ends      []int64      // where the last batch of each of them ends
+	asFound   bool         // no log of this process has written to it
 	touched   bool         // files were created, cut or removed
 	marked    bool         // damage was found while the log was open, and is on file
 	entries   []indexEntry // what the offset index of the segment being scanned knew
@@ -29,7 +30,7 @@ type recovery struct {
 // openLog opens the log in its directory, which exists; an empty directory gets an empty first segment.
 func openLog(d *Dir, tp model.TopicPartition, cfg Config) (*Log, RecoveryReport, error) {
 	l := &Log{dir: d, fs: d.fs, tp: tp, path: d.logDir(tp), cfg: cfg.withDefaults(), producers: newProducerState()}
-	r := &recovery{log: l}
+	r := &recovery{log: l, asFound: d.touch(tp)}
 	r.saved, r.report.Known = d.journal.state(tp)
 	r.report.SyncFailed, r.report.LostBefore = d.isSuspect(tp), d.journal.isLost(tp)
 	r.report.RecoveryPoint, r.report.HighWatermark = r.saved.recoveryPoint, r.saved.highWatermark
@@ -301,12 +302,13 @@ func (r *recovery) finish() error {
 		}
 	}
 	r.report.LogStartOffset, r.report.LogEndOffset, r.report.Damage = l.start, l.end, l.damage
-	unsynced := l.end > max(r.saved.recoveryPoint, l.start) && !l.dir.synced
-	if l.damage == nil && (r.touched || r.report.SyncFailed || unsynced) {
+	synced := l.dir.synced && r.asFound
+	unsynced := l.end > max(r.saved.recoveryPoint, l.start) && !synced
+	if r.touched || r.report.SyncFailed || unsynced {
 		if err := r.sync(); err != nil {
 			return err
 		}
-	} else if !l.dir.report.CleanShutdown && !l.dir.synced {
+	} else if !synced && !(l.dir.report.CleanShutdown && r.asFound) {
 		l.dirtyDir = true // the process before may have died between making a segment and syncing its name
 	}
 	l.found, l.own = l.pos > 0, l.pos
@@ -329,7 +331,7 @@ func (r *recovery) finish() error {
 }
 
 // sync makes what was scanned durable. After a failed sync the page cache may show what the disk does not have and
-// what no later sync of the same file writes: such files are written anew.
+// what no later sync of the same file writes: such files are written anew, but for damaged ones, which are given up as they are.
 func (r *recovery) sync() error {
 	l := r.log
 	for i, s := range l.segs {
@@ -337,7 +339,8 @@ func (r *recovery) sync() error {
 		if f == nil {
 			continue
 		}
-		if !r.report.SyncFailed {
+		damaged := slices.ContainsFunc(l.damages, func(d Damage) bool { return d.File == s.logName() })
+		if !r.report.SyncFailed || damaged {
 			if err := f.SyncData(); err != nil {
 				return err
 			}

@@ -94,6 +94,9 @@ func (l *Log) scrubSegment(v *view, c *ScrubCursor, maxBytes int64) (res ScrubRe
 	default:
 		return res, nil
 	}
+	if !c.bad && res.Damage == nil {
+		res.Damage = endsEarly(v, i, c)
+	}
 	if !last && !c.bad && res.Damage == nil {
 		res.Damage = l.scrubDigest(v, i, c)
 	}
@@ -101,6 +104,17 @@ func (l *Log) scrubSegment(v *view, c *ScrubCursor, maxBytes int64) (res ScrubRe
 		c.restart(v.segs[i+1].base, c.segment)
 	}
 	return res, nil
+}
+
+// endsEarly is the damage of a sealed segment whose file ends with a sound batch, and yet before the next segment begins: it was
+// sealed where its last batch ended, and compaction keeps the header of that one.
+func endsEarly(v *view, i int, c *ScrubCursor) *Damage {
+	if i == len(v.segs)-1 || c.pos < v.limit(i) || max(c.offset, v.start) >= v.segmentEnd(i) {
+		return nil
+	}
+	d := damageOf(v, i, c.pos, fmt.Sprintf("the file ends with offset %d, and the next segment begins at %d", c.offset-1, v.segmentEnd(i)))
+	d.From = max(c.offset, v.start)
+	return d
 }
 
 // segmentEnd is the exclusive end of the offsets of segment i.

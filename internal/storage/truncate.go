@@ -73,6 +73,23 @@ func (l *Log) findCut(offset int64) (i int, pos, newEnd int64, err error) {
 	}
 }
 
+// endBefore is where the batches of segment i end that lie before a position.
+func (l *Log) endBefore(i int, pos int64) (end int64, err error) {
+	f, err := l.segs[i].open(l.fs)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, f.release()) }()
+	w := newWalker(f, 0, pos, false)
+	for end = l.segs[i].base; ; {
+		h, ok, err := w.next()
+		if err != nil || !ok {
+			return end, err
+		}
+		end = h.NextOffset()
+	}
+}
+
 func (l *Log) segmentEnd(i int) int64 {
 	if i == len(l.segs)-1 {
 		return l.pos
@@ -250,7 +267,11 @@ func (l *Log) DiscardDamage() (logEndOffset int64, err error) {
 	for i > 0 && l.segs[i].base == from && l.segs[i].logName() != l.damage.File {
 		i-- // the damage is a missing tail of the segment before
 	}
-	if err := l.cutAt(i, l.damage.Position, from, from, l.keepCorrupt); err != nil {
+	// Offsets before the damage that compaction has left out are given up too: a segment is sealed where its last batch ends.
+	if end, err := l.endBefore(i, l.damage.Position); err == nil {
+		from = min(max(end, l.start), from)
+	}
+	if err := l.cutAt(i, l.damage.Position, from, min(l.damage.From, from+1), l.keepCorrupt); err != nil {
 		if l.notBegun(err) {
 			return l.end, fmt.Errorf("log %s: discard from offset %d: %w", l.tp, from, err)
 		}

@@ -212,7 +212,11 @@ func (o *Offline) verifyRoot() error {
 	states, good := decodeJournal(data)
 	o.states = states
 	if good < len(data) {
-		o.note(SeverityFault, name, int64(good), -1, fmt.Sprintf("%d of %d bytes cannot be believed", len(data)-good, len(data)),
+		severity := SeverityFault
+		if journalTorn(data, good) {
+			severity = SeverityNote
+		}
+		o.note(severity, name, int64(good), -1, fmt.Sprintf("%d of %d bytes cannot be believed", len(data)-good, len(data)),
 			"what stands before is used: positions may be older than the truth, more is checked")
 	}
 	if !o.data {

@@ -28,6 +28,8 @@ type logVerifier struct {
 	segs      []*segment
 	snapshots []snapshotInfo // the sound ones, by offset
 
+	cutAt int64 // where recovery ends the log because of what it finds there, -1 where nothing is cut
+
 	// of the segment being walked
 	marks   []walkMark // batch boundaries that hints point at are looked up here
 	offsets hintCheck
@@ -72,13 +74,17 @@ func (v *logVerifier) run() (LogSummary, error) {
 	if v.segs[0].base > v.state.logStart && v.known {
 		o.note(SeverityFault, v.segs[0].logName(), -1, v.state.logStart, fmt.Sprintf("the log should begin at offset %d", v.state.logStart), recoverDamage)
 	}
-	end := v.segs[0].base
+	var end int64
+	v.cutAt = -1
 	for i := range v.segs {
-		next, err := v.segment(i, end)
+		next, err := v.segment(i)
 		if err != nil {
 			return v.sum, err
 		}
 		end = next
+	}
+	if v.cutAt >= 0 {
+		end = v.cutAt
 	}
 	v.sum.LogEndOffset = end
 	if end < v.state.recoveryPoint {
@@ -151,12 +157,9 @@ func (v *logVerifier) snapshot(name string, offset int64) {
 	v.snapshots = append(v.snapshots, info)
 }
 
-// segment checks segment i, which should begin at offset end, and returns where it ends.
-func (v *logVerifier) segment(i int, end int64) (next int64, err error) {
+// segment checks segment i, and returns the offset behind its last batch.
+func (v *logVerifier) segment(i int) (next int64, err error) {
 	s, last := v.segs[i], i == len(v.segs)-1
-	if s.base != end && i > 0 && s.base != v.segs[i-1].next {
-		v.o.note(SeverityFault, v.segs[i-1].logName(), -1, end, fmt.Sprintf("it ends at offset %d, and the next segment begins at %d", end, s.base), v.recovery(end, CutMore))
-	}
 	f, err := v.o.fs.OpenRead(s.logName())
 	if err != nil {
 		return s.base, err
@@ -176,11 +179,23 @@ func (v *logVerifier) segment(i int, end int64) (next int64, err error) {
 		return next, err
 	}
 	v.checkHints(whole)
+	if whole && !last && next < s.next { // compaction keeps the last header of a segment
+		v.o.note(SeverityFault, s.logName(), size, next, fmt.Sprintf("it ends at offset %d, and the next segment begins at %d", next, s.next), v.recovery(next, CutMore))
+		v.cut(next)
+		return next, nil
+	}
 	if whole && !last {
 		s.size = size
 		v.digest(s, sum)
 	}
 	return next, nil
+}
+
+// cut notes that recovery ends the log at an offset at the latest, where nothing is known to have been durable behind it.
+func (v *logVerifier) cut(at int64) {
+	if at >= v.state.recoveryPoint && v.cutAt < 0 {
+		v.cutAt = at
+	}
 }
 
 // begin loads the hints of a segment.

@@ -50,15 +50,7 @@ func (v *logVerifier) walk(s *segment, f fsys.File, size int64, last bool) (next
 	if !last && whole && next > s.next {
 		whole = false
 	}
-	return v.endOf(s, next, last), sum, whole, nil
-}
-
-// endOf is where a segment that was walked to its end ends: compaction may have left nothing of its last offsets.
-func (v *logVerifier) endOf(s *segment, next int64, last bool) int64 {
-	if last {
-		return next
-	}
-	return s.next
+	return next, sum, whole, nil
 }
 
 // misplaced says what is wrong with what lies outside a batch's CRC.
@@ -91,6 +83,7 @@ func checkRecords(it *record.Iterator, w *walker, h record.Header) error {
 // badBatch notes bytes that are no sound batch. more says that the walk goes on at position behind; otherwise behind is the
 // least end of the log.
 func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, s *segment, why error) (behind int64, more bool) {
+	v.cut(next)
 	kind, err := classifyTail(f, at, size, next)
 	if err != nil {
 		kind = CutMore
