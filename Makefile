@@ -123,13 +123,13 @@ fix: $(TOOLS) ## Format the code, mend what the linters can mend, tidy go.mod
 generate: $(TOOLS) ## Generate the error codes and pages from their tables, and the code from the protos
 	$(GO) run ./internal/model/errgen > $(ERROR_CODES).new
 	mv $(ERROR_CODES).new $(ERROR_CODES)
+	$(BUF) generate --template api/buf.gen.yaml
 	$(GO) run ./internal/metadata/settingsgen > docs/topic-settings.md.new
 	mv docs/topic-settings.md.new docs/topic-settings.md
 	$(GO) run ./internal/broker/metricsgen > docs/metrics.md.new
 	mv docs/metrics.md.new docs/metrics.md
 	$(GO) run ./internal/config/configgen > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
-	$(BUF) generate --template api/buf.gen.yaml
 
 
 .PHONY: sim
