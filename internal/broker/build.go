@@ -182,7 +182,9 @@ func (n *Node) startSyncer() (*storage.Syncer, error) {
 
 // servePeers answers other nodes.
 func (n *Node) servePeers() {
-	peers := &server.Peer{Identity: n, Controller: n.quorum, Replicas: n.replicas, Limits: n.wireLimits(), Logger: n.log, Metrics: n.metrics}
+	peers := &server.Peer{
+		Identity: n, Cache: n.cache, Controller: n.quorum, Replicas: n.replicas, Limits: n.wireLimits(), Logger: n.log, Metrics: n.metrics,
+	}
 	server.Serve(n.groups.peers, "grpc-peer", peers.NewServer(), n.metrics.Listener(server.PeerListener, n.listeners.peer))
 }
 
@@ -192,8 +194,8 @@ func (n *Node) serve(context.Context) error {
 		return nil
 	}
 	n.client = &server.Client{
-		Cache: n.cache, Quorum: n.controllers, Replicas: n.replicas, Clock: n.clock, Logger: n.log, Metrics: n.metrics,
-		Group:       n.groups.clients,
+		Cache: n.cache, Quorum: n.controllers, Others: peer.NewOthers(n.conns), Replicas: n.replicas, Clock: n.clock, Logger: n.log,
+		Metrics: n.metrics, Group: n.groups.clients,
 		ProducerIDs: peer.NewProducerIDs(n.controllers, n.cfg.NodeID, func() model.BrokerEpoch { return n.session.Epoch() }),
 		Limits: server.Limits{
 			Wire: n.wireLimits(), InFlightBytes: n.cfg.Limits.InFlightBytes,

@@ -21,9 +21,10 @@ type adminService struct {
 	cache    *Cache
 	quorum   Quorum
 	replicas *replication.Manager
+	spread   spread
 }
 
-// CreateTopic passes the request on and waits until this broker knows the topic.
+// CreateTopic passes the request on and waits until every broker knows the topic.
 func (s *adminService) CreateTopic(
 	ctx context.Context, req *penstockv1.CreateTopicRequest,
 ) (*penstockv1.CreateTopicResponse, error) {
@@ -39,7 +40,8 @@ func (s *adminService) CreateTopic(
 	if err != nil {
 		return nil, err
 	}
-	if !req.GetValidateOnly() && s.cache.Await(ctx, model.MetadataOffset(made.GetMetadataOffset())) == nil {
+	if !req.GetValidateOnly() {
+		s.spread.await(ctx, model.MetadataOffset(made.GetMetadataOffset()))
 		if t, ok := s.cache.Image().Topic(req.GetName()); ok {
 			return &penstockv1.CreateTopicResponse{Topic: topicOf(t)}, nil
 		}
@@ -63,7 +65,7 @@ func plannedPartition(p *internalv1.PartitionRecord) *penstockv1.PartitionMetada
 	}
 }
 
-// DeleteTopic passes the request on and waits until this broker knows that the topic is gone.
+// DeleteTopic passes the request on and waits until every broker knows that the topic is gone.
 func (s *adminService) DeleteTopic(
 	ctx context.Context, req *penstockv1.DeleteTopicRequest,
 ) (*penstockv1.DeleteTopicResponse, error) {
@@ -78,8 +80,7 @@ func (s *adminService) DeleteTopic(
 	if err != nil {
 		return nil, err
 	}
-	// The topic is deleted whether or not this broker hears of it in time.
-	_ = s.cache.Await(ctx, model.MetadataOffset(gone.GetMetadataOffset()))
+	s.spread.await(ctx, model.MetadataOffset(gone.GetMetadataOffset()))
 	return &penstockv1.DeleteTopicResponse{TopicId: gone.GetTopicId()}, nil
 }
 

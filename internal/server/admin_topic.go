@@ -10,7 +10,7 @@ import (
 	"github.com/penstock-io/penstock/internal/model"
 )
 
-// AddPartitions passes the request on and waits until this broker knows the new partitions.
+// AddPartitions passes the request on and waits until every broker knows the new partitions.
 func (s *adminService) AddPartitions(
 	ctx context.Context, req *penstockv1.AddPartitionsRequest,
 ) (*penstockv1.AddPartitionsResponse, error) {
@@ -32,15 +32,14 @@ func (s *adminService) AddPartitions(
 	for _, p := range added.GetPartitions() {
 		resp.Topic.Partitions = append(resp.Topic.Partitions, plannedPartition(p))
 	}
-	// The partitions exist whether or not this broker hears of them in time.
-	_ = s.cache.Await(ctx, model.MetadataOffset(added.GetMetadataOffset()))
+	s.spread.await(ctx, model.MetadataOffset(added.GetMetadataOffset()))
 	if t, err := resolveTopic(s.cache.Image(), "", added.GetTopicId()); err == nil {
 		resp.Topic.Name = t.Name
 	}
 	return resp, nil
 }
 
-// AlterTopicConfig passes the request on and waits until this broker knows the change.
+// AlterTopicConfig passes the request on and waits until every broker has the new settings in use.
 func (s *adminService) AlterTopicConfig(
 	ctx context.Context, req *penstockv1.AlterTopicConfigRequest,
 ) (*penstockv1.AlterTopicConfigResponse, error) {
@@ -56,8 +55,7 @@ func (s *adminService) AlterTopicConfig(
 	if err != nil {
 		return nil, err
 	}
-	// The change is made whether or not this broker hears of it in time.
-	_ = s.cache.Await(ctx, model.MetadataOffset(altered.GetMetadataOffset()))
+	s.spread.await(ctx, model.MetadataOffset(altered.GetMetadataOffset()))
 	factor := 0
 	if t, err := resolveTopic(s.cache.Image(), "", altered.GetTopicId()); err == nil {
 		factor = replicationFactor(t)

@@ -21,6 +21,7 @@ import (
 // Peer is the services of the peer listener.
 type Peer struct {
 	Identity   Identity
+	Cache      *Cache
 	Controller *controller.Controller // nil where the node has not that role
 	Replicas   *replication.Manager   // nil where the node has not the role of a broker
 	Limits     wire.Limits
@@ -31,7 +32,7 @@ type Peer struct {
 // NewServer returns a gRPC server with the services of the peer listener.
 func (p *Peer) NewServer() *grpc.Server {
 	server := newServer(p.Limits, PeerListener, p.Logger, p.Metrics)
-	internalv1.RegisterNodeServiceServer(server, &nodeService{identity: p.Identity})
+	internalv1.RegisterNodeServiceServer(server, &nodeService{identity: p.Identity, cache: p.Cache})
 	if p.Controller != nil {
 		internalv1.RegisterControllerServiceServer(server, &controllerService{controller: p.Controller})
 	}

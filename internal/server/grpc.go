@@ -47,6 +47,7 @@ type ProducerIDs interface {
 type Client struct {
 	Cache       *Cache
 	Quorum      Quorum
+	Others      Others
 	Replicas    *replication.Manager
 	ProducerIDs ProducerIDs
 	Clock       lifecycle.Clock
@@ -120,7 +121,10 @@ func (c *Client) NewServer(listener string) *grpc.Server {
 	server := newServer(c.Limits.Wire, listener, c.Logger, c.Metrics, c.gate()...)
 	stopping := c.Group.Stopping()
 	penstockv1.RegisterMetadataServiceServer(server, &metadataService{cache: c.Cache, quorum: c.Quorum, stopping: stopping})
-	penstockv1.RegisterAdminServiceServer(server, &adminService{cache: c.Cache, quorum: c.Quorum, replicas: c.Replicas})
+	penstockv1.RegisterAdminServiceServer(server, &adminService{
+		cache: c.Cache, quorum: c.Quorum, replicas: c.Replicas,
+		spread: spread{cache: c.Cache, others: c.Others, group: c.Group, clock: c.Clock, timeout: spreadTimeout},
+	})
 	penstockv1.RegisterProducerServiceServer(server, &producerService{client: c})
 	penstockv1.RegisterConsumerServiceServer(server, &consumerService{client: c})
 	healthv1.RegisterHealthServer(server, c.healthServer())

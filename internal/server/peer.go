@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
+	"github.com/penstock-io/penstock/internal/model"
 	"github.com/penstock-io/penstock/internal/replication"
 	"github.com/penstock-io/penstock/internal/wire"
 )
@@ -65,6 +66,7 @@ type Identity interface {
 type nodeService struct {
 	internalv1.UnimplementedNodeServiceServer
 	identity Identity
+	cache    *Cache
 }
 
 // Probe says who lives here.
@@ -73,4 +75,17 @@ func (s *nodeService) Probe(ctx context.Context, _ *internalv1.ProbeRequest) (*i
 		return nil, err
 	}
 	return s.identity.Probe(), nil
+}
+
+// AwaitMetadata waits until the metadata in force here is as new as the offset.
+func (s *nodeService) AwaitMetadata(
+	ctx context.Context, req *internalv1.AwaitMetadataRequest,
+) (*internalv1.AwaitMetadataResponse, error) {
+	if err := Authorize(ctx, OperationInternal, cluster()); err != nil {
+		return nil, err
+	}
+	if err := s.cache.Await(ctx, model.MetadataOffset(req.GetMetadataOffset())); err != nil {
+		return nil, err
+	}
+	return &internalv1.AwaitMetadataResponse{MetadataOffset: uint64(s.cache.Image().Offset())}, nil
 }

@@ -246,6 +246,98 @@ func (x *ProbeResponse) GetDirectoryId() []byte {
 	return nil
 }
 
+// AwaitMetadataRequest says how far.
+type AwaitMetadataRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Metadata offset that the node is to have taken into use.
+	MetadataOffset uint64 `protobuf:"varint,1,opt,name=metadata_offset,json=metadataOffset,proto3" json:"metadata_offset,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AwaitMetadataRequest) Reset() {
+	*x = AwaitMetadataRequest{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitMetadataRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitMetadataRequest) ProtoMessage() {}
+
+func (x *AwaitMetadataRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitMetadataRequest.ProtoReflect.Descriptor instead.
+func (*AwaitMetadataRequest) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *AwaitMetadataRequest) GetMetadataOffset() uint64 {
+	if x != nil {
+		return x.MetadataOffset
+	}
+	return 0
+}
+
+// AwaitMetadataResponse says that it has.
+type AwaitMetadataResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Metadata offset in force, at least the one asked for.
+	MetadataOffset uint64 `protobuf:"varint,1,opt,name=metadata_offset,json=metadataOffset,proto3" json:"metadata_offset,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *AwaitMetadataResponse) Reset() {
+	*x = AwaitMetadataResponse{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AwaitMetadataResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AwaitMetadataResponse) ProtoMessage() {}
+
+func (x *AwaitMetadataResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AwaitMetadataResponse.ProtoReflect.Descriptor instead.
+func (*AwaitMetadataResponse) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *AwaitMetadataResponse) GetMetadataOffset() uint64 {
+	if x != nil {
+		return x.MetadataOffset
+	}
+	return 0
+}
+
 // ReplicaState is what a broker must confess of a replica when it registers.
 type ReplicaState struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -266,7 +358,7 @@ type ReplicaState struct {
 
 func (x *ReplicaState) Reset() {
 	*x = ReplicaState{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[2]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -278,7 +370,7 @@ func (x *ReplicaState) String() string {
 func (*ReplicaState) ProtoMessage() {}
 
 func (x *ReplicaState) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[2]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -291,7 +383,7 @@ func (x *ReplicaState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaState.ProtoReflect.Descriptor instead.
 func (*ReplicaState) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{2}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReplicaState) GetTopicId() []byte {
@@ -351,7 +443,7 @@ type RegisterBrokerRequest struct {
 
 func (x *RegisterBrokerRequest) Reset() {
 	*x = RegisterBrokerRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[3]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -363,7 +455,7 @@ func (x *RegisterBrokerRequest) String() string {
 func (*RegisterBrokerRequest) ProtoMessage() {}
 
 func (x *RegisterBrokerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[3]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -376,7 +468,7 @@ func (x *RegisterBrokerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterBrokerRequest.ProtoReflect.Descriptor instead.
 func (*RegisterBrokerRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{3}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RegisterBrokerRequest) GetClusterId() []byte {
@@ -438,7 +530,7 @@ type RegisterBrokerResponse struct {
 
 func (x *RegisterBrokerResponse) Reset() {
 	*x = RegisterBrokerResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[4]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -450,7 +542,7 @@ func (x *RegisterBrokerResponse) String() string {
 func (*RegisterBrokerResponse) ProtoMessage() {}
 
 func (x *RegisterBrokerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[4]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -463,7 +555,7 @@ func (x *RegisterBrokerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterBrokerResponse.ProtoReflect.Descriptor instead.
 func (*RegisterBrokerResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{4}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RegisterBrokerResponse) GetBrokerEpoch() int64 {
@@ -520,7 +612,7 @@ type HeartbeatRequest struct {
 
 func (x *HeartbeatRequest) Reset() {
 	*x = HeartbeatRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[5]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -532,7 +624,7 @@ func (x *HeartbeatRequest) String() string {
 func (*HeartbeatRequest) ProtoMessage() {}
 
 func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[5]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -545,7 +637,7 @@ func (x *HeartbeatRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatRequest.ProtoReflect.Descriptor instead.
 func (*HeartbeatRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{5}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *HeartbeatRequest) GetBrokerId() int32 {
@@ -625,7 +717,7 @@ type ReplicaTrouble struct {
 
 func (x *ReplicaTrouble) Reset() {
 	*x = ReplicaTrouble{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[6]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +729,7 @@ func (x *ReplicaTrouble) String() string {
 func (*ReplicaTrouble) ProtoMessage() {}
 
 func (x *ReplicaTrouble) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[6]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +742,7 @@ func (x *ReplicaTrouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaTrouble.ProtoReflect.Descriptor instead.
 func (*ReplicaTrouble) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{6}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ReplicaTrouble) GetTopicId() []byte {
@@ -710,7 +802,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[7]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -722,7 +814,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[7]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -735,7 +827,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{7}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HeartbeatResponse) GetFenced() bool {
@@ -772,7 +864,7 @@ type IsrMember struct {
 
 func (x *IsrMember) Reset() {
 	*x = IsrMember{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +876,7 @@ func (x *IsrMember) String() string {
 func (*IsrMember) ProtoMessage() {}
 
 func (x *IsrMember) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +889,7 @@ func (x *IsrMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsrMember.ProtoReflect.Descriptor instead.
 func (*IsrMember) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{8}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *IsrMember) GetBrokerId() int32 {
@@ -833,7 +925,7 @@ type PartitionIsr struct {
 
 func (x *PartitionIsr) Reset() {
 	*x = PartitionIsr{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +937,7 @@ func (x *PartitionIsr) String() string {
 func (*PartitionIsr) ProtoMessage() {}
 
 func (x *PartitionIsr) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +950,7 @@ func (x *PartitionIsr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionIsr.ProtoReflect.Descriptor instead.
 func (*PartitionIsr) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{9}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PartitionIsr) GetTopicId() []byte {
@@ -911,7 +1003,7 @@ type AlterPartitionRequest struct {
 
 func (x *AlterPartitionRequest) Reset() {
 	*x = AlterPartitionRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1015,7 @@ func (x *AlterPartitionRequest) String() string {
 func (*AlterPartitionRequest) ProtoMessage() {}
 
 func (x *AlterPartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1028,7 @@ func (x *AlterPartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterPartitionRequest.ProtoReflect.Descriptor instead.
 func (*AlterPartitionRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{10}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AlterPartitionRequest) GetBrokerId() int32 {
@@ -975,7 +1067,7 @@ type PartitionIsrResult struct {
 
 func (x *PartitionIsrResult) Reset() {
 	*x = PartitionIsrResult{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -987,7 +1079,7 @@ func (x *PartitionIsrResult) String() string {
 func (*PartitionIsrResult) ProtoMessage() {}
 
 func (x *PartitionIsrResult) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1000,7 +1092,7 @@ func (x *PartitionIsrResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionIsrResult.ProtoReflect.Descriptor instead.
 func (*PartitionIsrResult) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{11}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PartitionIsrResult) GetErrorCode() int32 {
@@ -1037,7 +1129,7 @@ type AlterPartitionResponse struct {
 
 func (x *AlterPartitionResponse) Reset() {
 	*x = AlterPartitionResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1049,7 +1141,7 @@ func (x *AlterPartitionResponse) String() string {
 func (*AlterPartitionResponse) ProtoMessage() {}
 
 func (x *AlterPartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1062,7 +1154,7 @@ func (x *AlterPartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterPartitionResponse.ProtoReflect.Descriptor instead.
 func (*AlterPartitionResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{12}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AlterPartitionResponse) GetResults() []*PartitionIsrResult {
@@ -1098,7 +1190,7 @@ type GivenUpSeat struct {
 
 func (x *GivenUpSeat) Reset() {
 	*x = GivenUpSeat{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1110,7 +1202,7 @@ func (x *GivenUpSeat) String() string {
 func (*GivenUpSeat) ProtoMessage() {}
 
 func (x *GivenUpSeat) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1123,7 +1215,7 @@ func (x *GivenUpSeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GivenUpSeat.ProtoReflect.Descriptor instead.
 func (*GivenUpSeat) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{13}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GivenUpSeat) GetTopicId() []byte {
@@ -1176,7 +1268,7 @@ type GiveUpSeatsRequest struct {
 
 func (x *GiveUpSeatsRequest) Reset() {
 	*x = GiveUpSeatsRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1188,7 +1280,7 @@ func (x *GiveUpSeatsRequest) String() string {
 func (*GiveUpSeatsRequest) ProtoMessage() {}
 
 func (x *GiveUpSeatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1201,7 +1293,7 @@ func (x *GiveUpSeatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GiveUpSeatsRequest.ProtoReflect.Descriptor instead.
 func (*GiveUpSeatsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{14}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GiveUpSeatsRequest) GetBrokerId() int32 {
@@ -1239,7 +1331,7 @@ type GivenUpSeatResult struct {
 
 func (x *GivenUpSeatResult) Reset() {
 	*x = GivenUpSeatResult{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1251,7 +1343,7 @@ func (x *GivenUpSeatResult) String() string {
 func (*GivenUpSeatResult) ProtoMessage() {}
 
 func (x *GivenUpSeatResult) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1264,7 +1356,7 @@ func (x *GivenUpSeatResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GivenUpSeatResult.ProtoReflect.Descriptor instead.
 func (*GivenUpSeatResult) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{15}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GivenUpSeatResult) GetErrorCode() int32 {
@@ -1294,7 +1386,7 @@ type GiveUpSeatsResponse struct {
 
 func (x *GiveUpSeatsResponse) Reset() {
 	*x = GiveUpSeatsResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1306,7 +1398,7 @@ func (x *GiveUpSeatsResponse) String() string {
 func (*GiveUpSeatsResponse) ProtoMessage() {}
 
 func (x *GiveUpSeatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1319,7 +1411,7 @@ func (x *GiveUpSeatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GiveUpSeatsResponse.ProtoReflect.Descriptor instead.
 func (*GiveUpSeatsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{16}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GiveUpSeatsResponse) GetResults() []*GivenUpSeatResult {
@@ -1359,7 +1451,7 @@ type CreateTopicRequest struct {
 
 func (x *CreateTopicRequest) Reset() {
 	*x = CreateTopicRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1371,7 +1463,7 @@ func (x *CreateTopicRequest) String() string {
 func (*CreateTopicRequest) ProtoMessage() {}
 
 func (x *CreateTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1384,7 +1476,7 @@ func (x *CreateTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTopicRequest.ProtoReflect.Descriptor instead.
 func (*CreateTopicRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{17}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateTopicRequest) GetName() string {
@@ -1451,7 +1543,7 @@ type CreateTopicResponse struct {
 
 func (x *CreateTopicResponse) Reset() {
 	*x = CreateTopicResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1555,7 @@ func (x *CreateTopicResponse) String() string {
 func (*CreateTopicResponse) ProtoMessage() {}
 
 func (x *CreateTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1568,7 @@ func (x *CreateTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTopicResponse.ProtoReflect.Descriptor instead.
 func (*CreateTopicResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{18}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateTopicResponse) GetTopicId() []byte {
@@ -1515,7 +1607,7 @@ type DeleteTopicRequest struct {
 
 func (x *DeleteTopicRequest) Reset() {
 	*x = DeleteTopicRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1527,7 +1619,7 @@ func (x *DeleteTopicRequest) String() string {
 func (*DeleteTopicRequest) ProtoMessage() {}
 
 func (x *DeleteTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1540,7 +1632,7 @@ func (x *DeleteTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTopicRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTopicRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{19}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *DeleteTopicRequest) GetName() string {
@@ -1577,7 +1669,7 @@ type DeleteTopicResponse struct {
 
 func (x *DeleteTopicResponse) Reset() {
 	*x = DeleteTopicResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1589,7 +1681,7 @@ func (x *DeleteTopicResponse) String() string {
 func (*DeleteTopicResponse) ProtoMessage() {}
 
 func (x *DeleteTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1602,7 +1694,7 @@ func (x *DeleteTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTopicResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTopicResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{20}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *DeleteTopicResponse) GetTopicId() []byte {
@@ -1638,7 +1730,7 @@ type AddPartitionsRequest struct {
 
 func (x *AddPartitionsRequest) Reset() {
 	*x = AddPartitionsRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1742,7 @@ func (x *AddPartitionsRequest) String() string {
 func (*AddPartitionsRequest) ProtoMessage() {}
 
 func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +1755,7 @@ func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPartitionsRequest.ProtoReflect.Descriptor instead.
 func (*AddPartitionsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{21}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *AddPartitionsRequest) GetName() string {
@@ -1718,7 +1810,7 @@ type AddPartitionsResponse struct {
 
 func (x *AddPartitionsResponse) Reset() {
 	*x = AddPartitionsResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1730,7 +1822,7 @@ func (x *AddPartitionsResponse) String() string {
 func (*AddPartitionsResponse) ProtoMessage() {}
 
 func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1743,7 +1835,7 @@ func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPartitionsResponse.ProtoReflect.Descriptor instead.
 func (*AddPartitionsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{22}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *AddPartitionsResponse) GetTopicId() []byte {
@@ -1795,7 +1887,7 @@ type AlterTopicConfigRequest struct {
 
 func (x *AlterTopicConfigRequest) Reset() {
 	*x = AlterTopicConfigRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1807,7 +1899,7 @@ func (x *AlterTopicConfigRequest) String() string {
 func (*AlterTopicConfigRequest) ProtoMessage() {}
 
 func (x *AlterTopicConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1820,7 +1912,7 @@ func (x *AlterTopicConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterTopicConfigRequest.ProtoReflect.Descriptor instead.
 func (*AlterTopicConfigRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{23}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AlterTopicConfigRequest) GetName() string {
@@ -1880,7 +1972,7 @@ type AlterTopicConfigResponse struct {
 
 func (x *AlterTopicConfigResponse) Reset() {
 	*x = AlterTopicConfigResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +1984,7 @@ func (x *AlterTopicConfigResponse) String() string {
 func (*AlterTopicConfigResponse) ProtoMessage() {}
 
 func (x *AlterTopicConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +1997,7 @@ func (x *AlterTopicConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterTopicConfigResponse.ProtoReflect.Descriptor instead.
 func (*AlterTopicConfigResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{24}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AlterTopicConfigResponse) GetTopicId() []byte {
@@ -1942,7 +2034,7 @@ type AllocateProducerIDsRequest struct {
 
 func (x *AllocateProducerIDsRequest) Reset() {
 	*x = AllocateProducerIDsRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1954,7 +2046,7 @@ func (x *AllocateProducerIDsRequest) String() string {
 func (*AllocateProducerIDsRequest) ProtoMessage() {}
 
 func (x *AllocateProducerIDsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1967,7 +2059,7 @@ func (x *AllocateProducerIDsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateProducerIDsRequest.ProtoReflect.Descriptor instead.
 func (*AllocateProducerIDsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{25}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AllocateProducerIDsRequest) GetBrokerId() int32 {
@@ -1997,7 +2089,7 @@ type AllocateProducerIDsResponse struct {
 
 func (x *AllocateProducerIDsResponse) Reset() {
 	*x = AllocateProducerIDsResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2101,7 @@ func (x *AllocateProducerIDsResponse) String() string {
 func (*AllocateProducerIDsResponse) ProtoMessage() {}
 
 func (x *AllocateProducerIDsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2114,7 @@ func (x *AllocateProducerIDsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateProducerIDsResponse.ProtoReflect.Descriptor instead.
 func (*AllocateProducerIDsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{26}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AllocateProducerIDsResponse) GetFirstProducerId() int64 {
@@ -2054,7 +2146,7 @@ type ReportDeletedRequest struct {
 
 func (x *ReportDeletedRequest) Reset() {
 	*x = ReportDeletedRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2066,7 +2158,7 @@ func (x *ReportDeletedRequest) String() string {
 func (*ReportDeletedRequest) ProtoMessage() {}
 
 func (x *ReportDeletedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2079,7 +2171,7 @@ func (x *ReportDeletedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDeletedRequest.ProtoReflect.Descriptor instead.
 func (*ReportDeletedRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{27}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReportDeletedRequest) GetBrokerId() int32 {
@@ -2112,7 +2204,7 @@ type ReportDeletedResponse struct {
 
 func (x *ReportDeletedResponse) Reset() {
 	*x = ReportDeletedResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2124,7 +2216,7 @@ func (x *ReportDeletedResponse) String() string {
 func (*ReportDeletedResponse) ProtoMessage() {}
 
 func (x *ReportDeletedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2137,7 +2229,7 @@ func (x *ReportDeletedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDeletedResponse.ProtoReflect.Descriptor instead.
 func (*ReportDeletedResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{28}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{30}
 }
 
 // FollowMetadataRequest says where the follower stands.
@@ -2155,7 +2247,7 @@ type FollowMetadataRequest struct {
 
 func (x *FollowMetadataRequest) Reset() {
 	*x = FollowMetadataRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2167,7 +2259,7 @@ func (x *FollowMetadataRequest) String() string {
 func (*FollowMetadataRequest) ProtoMessage() {}
 
 func (x *FollowMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2180,7 +2272,7 @@ func (x *FollowMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMetadataRequest.ProtoReflect.Descriptor instead.
 func (*FollowMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{29}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *FollowMetadataRequest) GetClusterId() []byte {
@@ -2223,7 +2315,7 @@ type FollowMetadataResponse struct {
 
 func (x *FollowMetadataResponse) Reset() {
 	*x = FollowMetadataResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2327,7 @@ func (x *FollowMetadataResponse) String() string {
 func (*FollowMetadataResponse) ProtoMessage() {}
 
 func (x *FollowMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2340,7 @@ func (x *FollowMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMetadataResponse.ProtoReflect.Descriptor instead.
 func (*FollowMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{30}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *FollowMetadataResponse) GetSnapshot() *MetadataSnapshot {
@@ -2301,7 +2393,7 @@ type MetadataSnapshot struct {
 
 func (x *MetadataSnapshot) Reset() {
 	*x = MetadataSnapshot{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2405,7 @@ func (x *MetadataSnapshot) String() string {
 func (*MetadataSnapshot) ProtoMessage() {}
 
 func (x *MetadataSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2418,7 @@ func (x *MetadataSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataSnapshot.ProtoReflect.Descriptor instead.
 func (*MetadataSnapshot) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{31}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *MetadataSnapshot) GetMetadataOffset() uint64 {
@@ -2359,7 +2451,7 @@ type DescribeQuorumRequest struct {
 
 func (x *DescribeQuorumRequest) Reset() {
 	*x = DescribeQuorumRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2371,7 +2463,7 @@ func (x *DescribeQuorumRequest) String() string {
 func (*DescribeQuorumRequest) ProtoMessage() {}
 
 func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2384,7 +2476,7 @@ func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumRequest.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{32}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{34}
 }
 
 // DescribeQuorumResponse shows the Raft group as its leader sees it.
@@ -2412,7 +2504,7 @@ type DescribeQuorumResponse struct {
 
 func (x *DescribeQuorumResponse) Reset() {
 	*x = DescribeQuorumResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2516,7 @@ func (x *DescribeQuorumResponse) String() string {
 func (*DescribeQuorumResponse) ProtoMessage() {}
 
 func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2529,7 @@ func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumResponse.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{33}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DescribeQuorumResponse) GetLeaderId() int32 {
@@ -2509,7 +2601,7 @@ type QuorumVoter struct {
 
 func (x *QuorumVoter) Reset() {
 	*x = QuorumVoter{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2521,7 +2613,7 @@ func (x *QuorumVoter) String() string {
 func (*QuorumVoter) ProtoMessage() {}
 
 func (x *QuorumVoter) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2534,7 +2626,7 @@ func (x *QuorumVoter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumVoter.ProtoReflect.Descriptor instead.
 func (*QuorumVoter) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{34}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *QuorumVoter) GetId() int32 {
@@ -2563,7 +2655,11 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\fR\tclusterId\x12D\n" +
 	"\fquorum_state\x18\x04 \x01(\x0e2!.penstock.internal.v1.QuorumStateR\vquorumState\x12!\n" +
-	"\fdirectory_id\x18\x05 \x01(\fR\vdirectoryId\"\xdb\x01\n" +
+	"\fdirectory_id\x18\x05 \x01(\fR\vdirectoryId\"?\n" +
+	"\x14AwaitMetadataRequest\x12'\n" +
+	"\x0fmetadata_offset\x18\x01 \x01(\x04R\x0emetadataOffset\"@\n" +
+	"\x15AwaitMetadataResponse\x12'\n" +
+	"\x0fmetadata_offset\x18\x01 \x01(\x04R\x0emetadataOffset\"\xdb\x01\n" +
 	"\fReplicaState\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x12(\n" +
@@ -2765,9 +2861,10 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\x13AllocateProducerIDs\x120.penstock.internal.v1.AllocateProducerIDsRequest\x1a1.penstock.internal.v1.AllocateProducerIDsResponse\x12h\n" +
 	"\rReportDeleted\x12*.penstock.internal.v1.ReportDeletedRequest\x1a+.penstock.internal.v1.ReportDeletedResponse\x12m\n" +
 	"\x0eFollowMetadata\x12+.penstock.internal.v1.FollowMetadataRequest\x1a,.penstock.internal.v1.FollowMetadataResponse0\x01\x12k\n" +
-	"\x0eDescribeQuorum\x12+.penstock.internal.v1.DescribeQuorumRequest\x1a,.penstock.internal.v1.DescribeQuorumResponse2_\n" +
+	"\x0eDescribeQuorum\x12+.penstock.internal.v1.DescribeQuorumRequest\x1a,.penstock.internal.v1.DescribeQuorumResponse2\xc9\x01\n" +
 	"\vNodeService\x12P\n" +
-	"\x05Probe\x12\".penstock.internal.v1.ProbeRequest\x1a#.penstock.internal.v1.ProbeResponseB?Z=github.com/penstock-io/penstock/api/gen/internalv1;internalv1b\x06proto3"
+	"\x05Probe\x12\".penstock.internal.v1.ProbeRequest\x1a#.penstock.internal.v1.ProbeResponse\x12h\n" +
+	"\rAwaitMetadata\x12*.penstock.internal.v1.AwaitMetadataRequest\x1a+.penstock.internal.v1.AwaitMetadataResponseB?Z=github.com/penstock-io/penstock/api/gen/internalv1;internalv1b\x06proto3"
 
 var (
 	file_penstock_internal_v1_controller_proto_rawDescOnce sync.Once
@@ -2782,103 +2879,107 @@ func file_penstock_internal_v1_controller_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_internal_v1_controller_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_penstock_internal_v1_controller_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_penstock_internal_v1_controller_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
 var file_penstock_internal_v1_controller_proto_goTypes = []any{
 	(QuorumState)(0),                    // 0: penstock.internal.v1.QuorumState
 	(TroubleKind)(0),                    // 1: penstock.internal.v1.TroubleKind
 	(*ProbeRequest)(nil),                // 2: penstock.internal.v1.ProbeRequest
 	(*ProbeResponse)(nil),               // 3: penstock.internal.v1.ProbeResponse
-	(*ReplicaState)(nil),                // 4: penstock.internal.v1.ReplicaState
-	(*RegisterBrokerRequest)(nil),       // 5: penstock.internal.v1.RegisterBrokerRequest
-	(*RegisterBrokerResponse)(nil),      // 6: penstock.internal.v1.RegisterBrokerResponse
-	(*HeartbeatRequest)(nil),            // 7: penstock.internal.v1.HeartbeatRequest
-	(*ReplicaTrouble)(nil),              // 8: penstock.internal.v1.ReplicaTrouble
-	(*HeartbeatResponse)(nil),           // 9: penstock.internal.v1.HeartbeatResponse
-	(*IsrMember)(nil),                   // 10: penstock.internal.v1.IsrMember
-	(*PartitionIsr)(nil),                // 11: penstock.internal.v1.PartitionIsr
-	(*AlterPartitionRequest)(nil),       // 12: penstock.internal.v1.AlterPartitionRequest
-	(*PartitionIsrResult)(nil),          // 13: penstock.internal.v1.PartitionIsrResult
-	(*AlterPartitionResponse)(nil),      // 14: penstock.internal.v1.AlterPartitionResponse
-	(*GivenUpSeat)(nil),                 // 15: penstock.internal.v1.GivenUpSeat
-	(*GiveUpSeatsRequest)(nil),          // 16: penstock.internal.v1.GiveUpSeatsRequest
-	(*GivenUpSeatResult)(nil),           // 17: penstock.internal.v1.GivenUpSeatResult
-	(*GiveUpSeatsResponse)(nil),         // 18: penstock.internal.v1.GiveUpSeatsResponse
-	(*CreateTopicRequest)(nil),          // 19: penstock.internal.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),         // 20: penstock.internal.v1.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),          // 21: penstock.internal.v1.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),         // 22: penstock.internal.v1.DeleteTopicResponse
-	(*AddPartitionsRequest)(nil),        // 23: penstock.internal.v1.AddPartitionsRequest
-	(*AddPartitionsResponse)(nil),       // 24: penstock.internal.v1.AddPartitionsResponse
-	(*AlterTopicConfigRequest)(nil),     // 25: penstock.internal.v1.AlterTopicConfigRequest
-	(*AlterTopicConfigResponse)(nil),    // 26: penstock.internal.v1.AlterTopicConfigResponse
-	(*AllocateProducerIDsRequest)(nil),  // 27: penstock.internal.v1.AllocateProducerIDsRequest
-	(*AllocateProducerIDsResponse)(nil), // 28: penstock.internal.v1.AllocateProducerIDsResponse
-	(*ReportDeletedRequest)(nil),        // 29: penstock.internal.v1.ReportDeletedRequest
-	(*ReportDeletedResponse)(nil),       // 30: penstock.internal.v1.ReportDeletedResponse
-	(*FollowMetadataRequest)(nil),       // 31: penstock.internal.v1.FollowMetadataRequest
-	(*FollowMetadataResponse)(nil),      // 32: penstock.internal.v1.FollowMetadataResponse
-	(*MetadataSnapshot)(nil),            // 33: penstock.internal.v1.MetadataSnapshot
-	(*DescribeQuorumRequest)(nil),       // 34: penstock.internal.v1.DescribeQuorumRequest
-	(*DescribeQuorumResponse)(nil),      // 35: penstock.internal.v1.DescribeQuorumResponse
-	(*QuorumVoter)(nil),                 // 36: penstock.internal.v1.QuorumVoter
-	nil,                                 // 37: penstock.internal.v1.CreateTopicRequest.ConfigsEntry
-	nil,                                 // 38: penstock.internal.v1.AlterTopicConfigRequest.SetEntry
-	nil,                                 // 39: penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
-	(*BrokerRegistrationRecord)(nil),    // 40: penstock.internal.v1.BrokerRegistrationRecord
-	(*PartitionRecord)(nil),             // 41: penstock.internal.v1.PartitionRecord
-	(*MetadataEntry)(nil),               // 42: penstock.internal.v1.MetadataEntry
-	(*MetadataRecord)(nil),              // 43: penstock.internal.v1.MetadataRecord
+	(*AwaitMetadataRequest)(nil),        // 4: penstock.internal.v1.AwaitMetadataRequest
+	(*AwaitMetadataResponse)(nil),       // 5: penstock.internal.v1.AwaitMetadataResponse
+	(*ReplicaState)(nil),                // 6: penstock.internal.v1.ReplicaState
+	(*RegisterBrokerRequest)(nil),       // 7: penstock.internal.v1.RegisterBrokerRequest
+	(*RegisterBrokerResponse)(nil),      // 8: penstock.internal.v1.RegisterBrokerResponse
+	(*HeartbeatRequest)(nil),            // 9: penstock.internal.v1.HeartbeatRequest
+	(*ReplicaTrouble)(nil),              // 10: penstock.internal.v1.ReplicaTrouble
+	(*HeartbeatResponse)(nil),           // 11: penstock.internal.v1.HeartbeatResponse
+	(*IsrMember)(nil),                   // 12: penstock.internal.v1.IsrMember
+	(*PartitionIsr)(nil),                // 13: penstock.internal.v1.PartitionIsr
+	(*AlterPartitionRequest)(nil),       // 14: penstock.internal.v1.AlterPartitionRequest
+	(*PartitionIsrResult)(nil),          // 15: penstock.internal.v1.PartitionIsrResult
+	(*AlterPartitionResponse)(nil),      // 16: penstock.internal.v1.AlterPartitionResponse
+	(*GivenUpSeat)(nil),                 // 17: penstock.internal.v1.GivenUpSeat
+	(*GiveUpSeatsRequest)(nil),          // 18: penstock.internal.v1.GiveUpSeatsRequest
+	(*GivenUpSeatResult)(nil),           // 19: penstock.internal.v1.GivenUpSeatResult
+	(*GiveUpSeatsResponse)(nil),         // 20: penstock.internal.v1.GiveUpSeatsResponse
+	(*CreateTopicRequest)(nil),          // 21: penstock.internal.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),         // 22: penstock.internal.v1.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),          // 23: penstock.internal.v1.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),         // 24: penstock.internal.v1.DeleteTopicResponse
+	(*AddPartitionsRequest)(nil),        // 25: penstock.internal.v1.AddPartitionsRequest
+	(*AddPartitionsResponse)(nil),       // 26: penstock.internal.v1.AddPartitionsResponse
+	(*AlterTopicConfigRequest)(nil),     // 27: penstock.internal.v1.AlterTopicConfigRequest
+	(*AlterTopicConfigResponse)(nil),    // 28: penstock.internal.v1.AlterTopicConfigResponse
+	(*AllocateProducerIDsRequest)(nil),  // 29: penstock.internal.v1.AllocateProducerIDsRequest
+	(*AllocateProducerIDsResponse)(nil), // 30: penstock.internal.v1.AllocateProducerIDsResponse
+	(*ReportDeletedRequest)(nil),        // 31: penstock.internal.v1.ReportDeletedRequest
+	(*ReportDeletedResponse)(nil),       // 32: penstock.internal.v1.ReportDeletedResponse
+	(*FollowMetadataRequest)(nil),       // 33: penstock.internal.v1.FollowMetadataRequest
+	(*FollowMetadataResponse)(nil),      // 34: penstock.internal.v1.FollowMetadataResponse
+	(*MetadataSnapshot)(nil),            // 35: penstock.internal.v1.MetadataSnapshot
+	(*DescribeQuorumRequest)(nil),       // 36: penstock.internal.v1.DescribeQuorumRequest
+	(*DescribeQuorumResponse)(nil),      // 37: penstock.internal.v1.DescribeQuorumResponse
+	(*QuorumVoter)(nil),                 // 38: penstock.internal.v1.QuorumVoter
+	nil,                                 // 39: penstock.internal.v1.CreateTopicRequest.ConfigsEntry
+	nil,                                 // 40: penstock.internal.v1.AlterTopicConfigRequest.SetEntry
+	nil,                                 // 41: penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
+	(*BrokerRegistrationRecord)(nil),    // 42: penstock.internal.v1.BrokerRegistrationRecord
+	(*PartitionRecord)(nil),             // 43: penstock.internal.v1.PartitionRecord
+	(*MetadataEntry)(nil),               // 44: penstock.internal.v1.MetadataEntry
+	(*MetadataRecord)(nil),              // 45: penstock.internal.v1.MetadataRecord
 }
 var file_penstock_internal_v1_controller_proto_depIdxs = []int32{
 	0,  // 0: penstock.internal.v1.ProbeResponse.quorum_state:type_name -> penstock.internal.v1.QuorumState
-	40, // 1: penstock.internal.v1.RegisterBrokerRequest.registration:type_name -> penstock.internal.v1.BrokerRegistrationRecord
-	4,  // 2: penstock.internal.v1.RegisterBrokerRequest.lost_seats:type_name -> penstock.internal.v1.ReplicaState
-	4,  // 3: penstock.internal.v1.HeartbeatRequest.log_ends:type_name -> penstock.internal.v1.ReplicaState
-	8,  // 4: penstock.internal.v1.HeartbeatRequest.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
+	42, // 1: penstock.internal.v1.RegisterBrokerRequest.registration:type_name -> penstock.internal.v1.BrokerRegistrationRecord
+	6,  // 2: penstock.internal.v1.RegisterBrokerRequest.lost_seats:type_name -> penstock.internal.v1.ReplicaState
+	6,  // 3: penstock.internal.v1.HeartbeatRequest.log_ends:type_name -> penstock.internal.v1.ReplicaState
+	10, // 4: penstock.internal.v1.HeartbeatRequest.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
 	1,  // 5: penstock.internal.v1.ReplicaTrouble.kind:type_name -> penstock.internal.v1.TroubleKind
-	10, // 6: penstock.internal.v1.PartitionIsr.isr:type_name -> penstock.internal.v1.IsrMember
-	11, // 7: penstock.internal.v1.AlterPartitionRequest.partitions:type_name -> penstock.internal.v1.PartitionIsr
-	13, // 8: penstock.internal.v1.AlterPartitionResponse.results:type_name -> penstock.internal.v1.PartitionIsrResult
-	15, // 9: penstock.internal.v1.GiveUpSeatsRequest.seats:type_name -> penstock.internal.v1.GivenUpSeat
-	17, // 10: penstock.internal.v1.GiveUpSeatsResponse.results:type_name -> penstock.internal.v1.GivenUpSeatResult
-	37, // 11: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
-	41, // 12: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
-	41, // 13: penstock.internal.v1.AddPartitionsResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
-	38, // 14: penstock.internal.v1.AlterTopicConfigRequest.set:type_name -> penstock.internal.v1.AlterTopicConfigRequest.SetEntry
-	39, // 15: penstock.internal.v1.AlterTopicConfigResponse.configs:type_name -> penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
-	33, // 16: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
-	42, // 17: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
-	43, // 18: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
-	36, // 19: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
-	8,  // 20: penstock.internal.v1.DescribeQuorumResponse.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
-	5,  // 21: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
-	7,  // 22: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
-	12, // 23: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
-	16, // 24: penstock.internal.v1.ControllerService.GiveUpSeats:input_type -> penstock.internal.v1.GiveUpSeatsRequest
-	19, // 25: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
-	21, // 26: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
-	23, // 27: penstock.internal.v1.ControllerService.AddPartitions:input_type -> penstock.internal.v1.AddPartitionsRequest
-	25, // 28: penstock.internal.v1.ControllerService.AlterTopicConfig:input_type -> penstock.internal.v1.AlterTopicConfigRequest
-	27, // 29: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
-	29, // 30: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
-	31, // 31: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
-	34, // 32: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
+	12, // 6: penstock.internal.v1.PartitionIsr.isr:type_name -> penstock.internal.v1.IsrMember
+	13, // 7: penstock.internal.v1.AlterPartitionRequest.partitions:type_name -> penstock.internal.v1.PartitionIsr
+	15, // 8: penstock.internal.v1.AlterPartitionResponse.results:type_name -> penstock.internal.v1.PartitionIsrResult
+	17, // 9: penstock.internal.v1.GiveUpSeatsRequest.seats:type_name -> penstock.internal.v1.GivenUpSeat
+	19, // 10: penstock.internal.v1.GiveUpSeatsResponse.results:type_name -> penstock.internal.v1.GivenUpSeatResult
+	39, // 11: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
+	43, // 12: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	43, // 13: penstock.internal.v1.AddPartitionsResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	40, // 14: penstock.internal.v1.AlterTopicConfigRequest.set:type_name -> penstock.internal.v1.AlterTopicConfigRequest.SetEntry
+	41, // 15: penstock.internal.v1.AlterTopicConfigResponse.configs:type_name -> penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
+	35, // 16: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
+	44, // 17: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
+	45, // 18: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
+	38, // 19: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
+	10, // 20: penstock.internal.v1.DescribeQuorumResponse.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
+	7,  // 21: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
+	9,  // 22: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
+	14, // 23: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
+	18, // 24: penstock.internal.v1.ControllerService.GiveUpSeats:input_type -> penstock.internal.v1.GiveUpSeatsRequest
+	21, // 25: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
+	23, // 26: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
+	25, // 27: penstock.internal.v1.ControllerService.AddPartitions:input_type -> penstock.internal.v1.AddPartitionsRequest
+	27, // 28: penstock.internal.v1.ControllerService.AlterTopicConfig:input_type -> penstock.internal.v1.AlterTopicConfigRequest
+	29, // 29: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
+	31, // 30: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
+	33, // 31: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
+	36, // 32: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
 	2,  // 33: penstock.internal.v1.NodeService.Probe:input_type -> penstock.internal.v1.ProbeRequest
-	6,  // 34: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
-	9,  // 35: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
-	14, // 36: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
-	18, // 37: penstock.internal.v1.ControllerService.GiveUpSeats:output_type -> penstock.internal.v1.GiveUpSeatsResponse
-	20, // 38: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
-	22, // 39: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
-	24, // 40: penstock.internal.v1.ControllerService.AddPartitions:output_type -> penstock.internal.v1.AddPartitionsResponse
-	26, // 41: penstock.internal.v1.ControllerService.AlterTopicConfig:output_type -> penstock.internal.v1.AlterTopicConfigResponse
-	28, // 42: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
-	30, // 43: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
-	32, // 44: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
-	35, // 45: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
-	3,  // 46: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
-	34, // [34:47] is the sub-list for method output_type
-	21, // [21:34] is the sub-list for method input_type
+	4,  // 34: penstock.internal.v1.NodeService.AwaitMetadata:input_type -> penstock.internal.v1.AwaitMetadataRequest
+	8,  // 35: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
+	11, // 36: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
+	16, // 37: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
+	20, // 38: penstock.internal.v1.ControllerService.GiveUpSeats:output_type -> penstock.internal.v1.GiveUpSeatsResponse
+	22, // 39: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
+	24, // 40: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
+	26, // 41: penstock.internal.v1.ControllerService.AddPartitions:output_type -> penstock.internal.v1.AddPartitionsResponse
+	28, // 42: penstock.internal.v1.ControllerService.AlterTopicConfig:output_type -> penstock.internal.v1.AlterTopicConfigResponse
+	30, // 43: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
+	32, // 44: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
+	34, // 45: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
+	37, // 46: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
+	3,  // 47: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
+	5,  // 48: penstock.internal.v1.NodeService.AwaitMetadata:output_type -> penstock.internal.v1.AwaitMetadataResponse
+	35, // [35:49] is the sub-list for method output_type
+	21, // [21:35] is the sub-list for method input_type
 	21, // [21:21] is the sub-list for extension type_name
 	21, // [21:21] is the sub-list for extension extendee
 	0,  // [0:21] is the sub-list for field type_name
@@ -2890,15 +2991,15 @@ func file_penstock_internal_v1_controller_proto_init() {
 		return
 	}
 	file_penstock_internal_v1_metadata_record_proto_init()
-	file_penstock_internal_v1_controller_proto_msgTypes[2].OneofWrappers = []any{}
-	file_penstock_internal_v1_controller_proto_msgTypes[17].OneofWrappers = []any{}
+	file_penstock_internal_v1_controller_proto_msgTypes[4].OneofWrappers = []any{}
+	file_penstock_internal_v1_controller_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_internal_v1_controller_proto_rawDesc), len(file_penstock_internal_v1_controller_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   38,
+			NumMessages:   40,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

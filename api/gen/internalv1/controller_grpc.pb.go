@@ -571,7 +571,8 @@ var ControllerService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	NodeService_Probe_FullMethodName = "/penstock.internal.v1.NodeService/Probe"
+	NodeService_Probe_FullMethodName         = "/penstock.internal.v1.NodeService/Probe"
+	NodeService_AwaitMetadata_FullMethodName = "/penstock.internal.v1.NodeService/AwaitMetadata"
 )
 
 // NodeServiceClient is the client API for NodeService service.
@@ -582,6 +583,8 @@ const (
 type NodeServiceClient interface {
 	// Probe says who lives at this address.
 	Probe(ctx context.Context, in *ProbeRequest, opts ...grpc.CallOption) (*ProbeResponse, error)
+	// AwaitMetadata answers when the node has taken the metadata into use up to an offset. The caller's deadline bounds it.
+	AwaitMetadata(ctx context.Context, in *AwaitMetadataRequest, opts ...grpc.CallOption) (*AwaitMetadataResponse, error)
 }
 
 type nodeServiceClient struct {
@@ -602,6 +605,16 @@ func (c *nodeServiceClient) Probe(ctx context.Context, in *ProbeRequest, opts ..
 	return out, nil
 }
 
+func (c *nodeServiceClient) AwaitMetadata(ctx context.Context, in *AwaitMetadataRequest, opts ...grpc.CallOption) (*AwaitMetadataResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AwaitMetadataResponse)
+	err := c.cc.Invoke(ctx, NodeService_AwaitMetadata_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServiceServer is the server API for NodeService service.
 // All implementations must embed UnimplementedNodeServiceServer
 // for forward compatibility.
@@ -610,6 +623,8 @@ func (c *nodeServiceClient) Probe(ctx context.Context, in *ProbeRequest, opts ..
 type NodeServiceServer interface {
 	// Probe says who lives at this address.
 	Probe(context.Context, *ProbeRequest) (*ProbeResponse, error)
+	// AwaitMetadata answers when the node has taken the metadata into use up to an offset. The caller's deadline bounds it.
+	AwaitMetadata(context.Context, *AwaitMetadataRequest) (*AwaitMetadataResponse, error)
 	mustEmbedUnimplementedNodeServiceServer()
 }
 
@@ -622,6 +637,9 @@ type UnimplementedNodeServiceServer struct{}
 
 func (UnimplementedNodeServiceServer) Probe(context.Context, *ProbeRequest) (*ProbeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Probe not implemented")
+}
+func (UnimplementedNodeServiceServer) AwaitMetadata(context.Context, *AwaitMetadataRequest) (*AwaitMetadataResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AwaitMetadata not implemented")
 }
 func (UnimplementedNodeServiceServer) mustEmbedUnimplementedNodeServiceServer() {}
 func (UnimplementedNodeServiceServer) testEmbeddedByValue()                     {}
@@ -662,6 +680,24 @@ func _NodeService_Probe_Handler(srv interface{}, ctx context.Context, dec func(i
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_AwaitMetadata_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AwaitMetadataRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).AwaitMetadata(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_AwaitMetadata_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).AwaitMetadata(ctx, req.(*AwaitMetadataRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // NodeService_ServiceDesc is the grpc.ServiceDesc for NodeService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -672,6 +708,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Probe",
 			Handler:    _NodeService_Probe_Handler,
+		},
+		{
+			MethodName: "AwaitMetadata",
+			Handler:    _NodeService_AwaitMetadata_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
