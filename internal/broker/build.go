@@ -228,7 +228,7 @@ func (n *Node) join(context.Context) error {
 	n.session = peer.StartSession(peer.SessionConfig{
 		NodeID: n.cfg.NodeID, Interval: n.cfg.HeartbeatInterval, Request: n.registration, Registered: n.registered,
 		CaughtUp: n.client.Open, FencedChanged: func(fenced bool) { n.client.Serving(!fenced) },
-		LogEnds: n.replicas.AwaitedEnds, Troubles: n.replicas.Troubles,
+		LogEnds: n.replicas.AwaitedEnds, Troubles: n.replicas.Troubles, Disk: n.replicas.Disk,
 		Applied: func() model.MetadataOffset { return n.cache.Image().Offset() }, Await: n.cache.Await,
 		Clock: n.clock, Logger: n.log,
 	}, n.controllers, n.conns, n.groups.session)

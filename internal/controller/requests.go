@@ -206,8 +206,8 @@ func (c *Controller) DescribeQuorum(context.Context, *internalv1.DescribeQuorumR
 		AppliedIndex:   r.AppliedIndex(),
 		MetadataOffset: uint64(image.Offset()),
 		FeatureLevel:   image.FeatureLevel(),
-		Troubles:       c.troubles.list(image),
 	}
+	resp.Troubles, resp.Disks = c.troubles.list(image)
 	configuration := r.GetConfiguration()
 	if err := configuration.Error(); err != nil {
 		return nil, model.Errorf(model.CodeUnknownServerError, "read the quorum's configuration: %w", err)

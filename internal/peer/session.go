@@ -43,6 +43,8 @@ type SessionConfig struct {
 	LogEnds func() []*internalv1.ReplicaState
 	// Troubles says which replicas are not in order; nil is none, ever. It is asked when LogEnds is.
 	Troubles func() []*internalv1.ReplicaTrouble
+	// Disk says what is wrong with the data directory; nil, also as an answer, is nothing. It is asked when LogEnds is.
+	Disk func() *internalv1.DiskState
 	// Applied is the metadata offset of the image in force.
 	Applied func() model.MetadataOffset
 	// Await waits until the image in force is at least as new as the offset.
@@ -288,6 +290,7 @@ func (s *Session) stream(ctx context.Context, v config.Voter) (answered bool, er
 	}()
 	var told time.Time
 	var troubles []*internalv1.ReplicaTrouble
+	var disk *internalv1.DiskState
 	for {
 		bye := s.goodbye.Load()
 		beat := s.heartbeat(bye)
@@ -296,8 +299,11 @@ func (s *Session) stream(ctx context.Context, v config.Voter) (answered bool, er
 			if s.cfg.Troubles != nil {
 				troubles = s.cfg.Troubles()
 			}
+			if s.cfg.Disk != nil {
+				disk = s.cfg.Disk()
+			}
 		}
-		beat.Troubles = troubles
+		beat.Troubles, beat.Disk = troubles, disk
 		if err := stream.Send(beat); err != nil {
 			return answered, s.reason(ctx, failed, err)
 		}

@@ -159,7 +159,7 @@ func (m *Manager) mayAppend(p *partition, req *AppendRequest) error {
 	case code != model.CodeNone:
 		return m.notLeader(p.tp, p.replica.Leader(), p.replica.LeaderEpoch())
 	case p.replica.HandingOver():
-		return m.handingOver(p)
+		return m.handingOver(p, "is damaged")
 	}
 	return checkLeaderEpoch(p.tp, req.LeaderEpoch, p.replica.LeaderEpoch())
 }
@@ -167,8 +167,14 @@ func (m *Manager) mayAppend(p *partition, req *AppendRequest) error {
 // appendFailed gives an error of the log its code.
 func (m *Manager) appendFailed(p *partition, err error, fx *effects) error {
 	typed := asModelError(err)
-	if typed.Code == model.CodeStorageError {
+	switch typed.Code { //nolint:exhaustive // the others concern the batch alone
+	case model.CodeStorageError:
 		m.logFailed(p, "append", err, fx)
+	case model.CodeNoSpace:
+		m.apply(p, p.replica.NoRoom(m.now()), fx)
+		if p.replica.MakesRoom() {
+			return m.handingOver(p, "has no room on its disk")
+		}
 	}
 	return typed
 }

@@ -45,6 +45,8 @@ type cluster struct {
 
 	alterFrames int // the next so many frames with batches are altered on their way
 
+	surrenders int // seats that were to be given up
+
 	snapshots, failSnapshots int // producer snapshots asked for; the first so many fail
 }
 

@@ -260,6 +260,14 @@ func (m *Manager) setDiffering(p *partition, differs bool, from, to int64) {
 // offsets is a range; to is exclusive.
 type offsets struct{ from, to int64 }
 
+// Disk tells what is wrong with the data directory; nil for nothing.
+func (m *Manager) Disk() *internalv1.DiskState {
+	if !m.opts.Dir.Full() {
+		return nil
+	}
+	return &internalv1.DiskState{Full: true}
+}
+
 // troublesMax bounds what a broker tells of its replicas.
 const troublesMax = 1000
 

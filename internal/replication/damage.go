@@ -192,7 +192,8 @@ func (m *Manager) discard(p *partition, fx *effects) {
 type giveUp struct {
 	p *partition
 	core.GiveUp
-	reason string
+	reason   string
+	logWhole bool // its disk takes no more, that is all
 }
 
 // giveUps gathers wishes while a request is under way.
@@ -238,28 +239,32 @@ func (m *Manager) sendGiveUps(ctx context.Context, list []giveUp) {
 	req := &internalv1.GiveUpSeatsRequest{BrokerId: int32(m.opts.NodeID), BrokerEpoch: int64(epoch)}
 	for _, q := range list {
 		req.Seats = append(req.Seats, &internalv1.GivenUpSeat{
-			TopicId: q.p.tp.TopicID.Bytes(), Partition: q.p.tp.Partition, LeaderEpoch: int32(q.LeaderEpoch), Reason: q.reason,
+			TopicId: q.p.tp.TopicID.Bytes(), Partition: q.p.tp.Partition, LeaderEpoch: int32(q.LeaderEpoch), Reason: q.reason, LogWhole: q.logWhole,
 		})
 	}
 	ctx, cancel := context.WithTimeout(ctx, giveUpTimeout)
 	defer cancel()
 	resp, err := m.opts.Controller.GiveUpSeats(ctx, req)
 	if err != nil {
-		m.opts.Logger.Warn("giving up seats of damaged replicas failed, it is tried again", "partitions", len(list), "error", err)
+		m.opts.Logger.Warn("giving up seats of replicas that cannot go on failed, it is tried again", "partitions", len(list), "error", err)
 	}
 	for i, q := range list {
 		accepted := false
 		if err == nil && i < len(resp.GetResults()) {
 			result := resp.GetResults()[i]
 			accepted = result.GetErrorCode() == int32(model.CodeNone)
-			m.opts.Logger.Info("a damaged replica gives up its seat", "partition", q.p.tp.String(), "leader_epoch", q.LeaderEpoch,
+			m.opts.Logger.Info("a replica gives up its seat", "partition", q.p.tp.String(), "leader_epoch", q.LeaderEpoch, "reason", q.reason,
 				"accepted", accepted, "code", model.ErrorCode(result.GetErrorCode()).String(), "detail", result.GetMessage())
 		}
 		if accepted {
 			m.metrics.seatsGivenUp.Inc()
 		}
 		m.run(q.p, func(*effects) core.Output {
-			q.p.replica.GiveUpDone(q.Seq, accepted, m.now())
+			if q.logWhole {
+				q.p.replica.HandOverDone(q.Seq, accepted, m.now())
+			} else {
+				q.p.replica.GiveUpDone(q.Seq, accepted, m.now())
+			}
 			return core.Output{}
 		})
 	}

@@ -19,18 +19,19 @@ import (
 	"github.com/penstock-io/penstock/internal/storage"
 )
 
-// GiveUpSeats grants what another member of the ISR makes possible.
+// GiveUpSeats grants what another member of the ISR makes possible; where the log is whole, one with room on its disk.
 func (k controller) GiveUpSeats(_ context.Context, req *internalv1.GiveUpSeatsRequest) (*internalv1.GiveUpSeatsResponse, error) {
 	c := k.n.c
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	resp := &internalv1.GiveUpSeatsResponse{}
+	c.surrenders += len(req.GetSeats())
 	for _, seat := range req.GetSeats() {
 		id, _ := model.UUIDFromBytes(seat.GetTopicId())
 		p, _ := c.image.Partition(model.TopicPartition{TopicID: id, Partition: seat.GetPartition()})
 		rest := slices.DeleteFunc(slices.Clone(p.ISR), func(n model.NodeID) bool {
 			b, _ := c.image.Broker(n)
-			return n == k.n.id || b.Fenced
+			return n == k.n.id || b.Fenced || (seat.GetLogWhole() && c.nodes[n].dir.Full())
 		})
 		code := model.CodeNone
 		switch {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
+	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
 	"github.com/penstock-io/penstock/internal/record"
@@ -370,6 +371,12 @@ func (f *fetcher) append(p *partition, subID uint64, frame *wire.ReplicateRespon
 	}
 	if errors.Is(err, storage.ErrLogFailed) || errors.Is(err, storage.ErrSyncFailed) {
 		f.m.logFailed(p, "append what the leader sent", err, fx)
+		return
+	}
+	if errors.Is(err, fsys.ErrNoSpace) {
+		f.m.opts.Logger.Warn("the disk is full: a replica fetches no more until there is room", "partition", p.tp.String(), "error", err)
+		f.unsubscribe(p)
+		f.m.apply(p, p.replica.NoRoom(f.m.now()), fx)
 		return
 	}
 	f.m.opts.Logger.Warn("a frame of the leader could not be appended, the partition subscribes anew",

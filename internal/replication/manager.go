@@ -187,6 +187,7 @@ type Manager struct {
 	fetchers map[fetcherKey]*fetcher
 
 	ticking     ticking
+	room        room
 	suspicions  suspicions
 	comparisons comparisons
 	retention   retention

@@ -63,6 +63,7 @@ type effects struct {
 	restart  *restart // the log is to begin anew
 	verify   *core.Verify
 	giveUp   *core.GiveUp
+	handOver *core.GiveUp
 	failed   error // the disk failed
 }
 
@@ -107,6 +108,9 @@ func (m *Manager) apply(p *partition, out core.Output, fx *effects) {
 	}
 	if out.GiveUp != nil {
 		fx.giveUp = out.GiveUp
+	}
+	if out.HandOver != nil {
+		fx.handOver = out.HandOver
 	}
 	if out.Discard {
 		m.discard(p, fx)
@@ -207,9 +211,11 @@ func (m *Manager) logFailed(p *partition, what string, err error, fx *effects) {
 	m.opts.Logger.Error("the log failed, its partition goes offline", "partition", p.tp.String(), "doing", what, "error", err)
 	broken := errors.Is(err, storage.ErrSyncFailed) || errors.Is(err, storage.ErrJournalFailed) || errors.Is(err, storage.ErrLogFailed)
 	if broken && !errors.Is(err, fsys.ErrNoSpace) {
-		fx.failed = err
+		fx.failed = err // the broker ends
+		m.apply(p, p.replica.Offline(), fx)
+		return
 	}
-	m.apply(p, p.replica.Offline(), fx)
+	m.apply(p, p.replica.LogFailed(p.log.Failed() != nil, m.now()), fx)
 }
 
 // settle does what a step left to be done without the lock.
@@ -227,7 +233,14 @@ func (m *Manager) settle(p *partition, fx *effects) {
 		m.beginVerify(p, *fx.verify)
 	}
 	if fx.giveUp != nil {
-		m.giveUps.add(giveUp{p: p, GiveUp: *fx.giveUp, reason: "bytes of its log are not what was written"})
+		reason := "bytes of its log are not what was written"
+		if err := p.log.Failed(); err != nil {
+			reason = err.Error()
+		}
+		m.giveUps.add(giveUp{p: p, GiveUp: *fx.giveUp, reason: reason})
+	}
+	if fx.handOver != nil {
+		m.giveUps.add(giveUp{p: p, GiveUp: *fx.handOver, reason: "its disk is full", logWhole: true})
 	}
 	if fx.proposal != nil {
 		m.proposals.add(p, *fx.proposal)

@@ -190,7 +190,7 @@ func partitionState(image *metadata.Image, state *metadata.Partition, settings m
 	for _, id := range state.Replicas {
 		member := core.Member{ID: id, BrokerEpoch: model.NoBrokerEpoch, Fenced: true}
 		if b, ok := image.Broker(id); ok {
-			member.BrokerEpoch, member.Fenced = b.Epoch, b.Fenced
+			member.BrokerEpoch, member.Fenced, member.Stopping = b.Epoch, b.Fenced, b.Stopping
 		}
 		st.Replicas = append(st.Replicas, member)
 	}

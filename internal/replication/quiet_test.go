@@ -130,7 +130,7 @@ func TestMetricsAreRegistered(t *testing.T) {
 
 func TestFullDisk(t *testing.T) {
 	c := newCluster(t, 2, func(o *Options) { o.CheckpointInterval = 20 * time.Millisecond })
-	tp := c.topic(1, nil, 1, 2)
+	tp := c.topic(1, map[string]string{"min.insync.replicas": "2"}, 1, 2) // nobody could take over
 	mustAck(t, c.send(1, tp, AcksAll, "0"))
 	mem := c.nodes[1].mem
 	mem.SetCapacity(1)
@@ -139,6 +139,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	mem.SetCapacity(0)
 	mustAck(t, c.send(1, tp, AcksAll, "1"))
+	c.configure(tp, "min.insync.replicas", "1")
 	// The follower's disk fills: it falls behind, leaves the ISR where it may, and comes back.
 	c.nodes[2].mem.SetCapacity(1)
 	receipt := mustAck(t, c.send(1, tp, AcksAll, "2"))

@@ -127,15 +127,15 @@ func (m *Manager) readFailed(p *partition, err error) *model.Error {
 	case p.replica.Role() != core.RoleLeader:
 		return m.notLeader(p.tp, p.replica.Leader(), p.replica.LeaderEpoch())
 	case p.replica.CanHandOver():
-		return m.handingOver(p)
+		return m.handingOver(p, "is damaged")
 	default:
 		return typed
 	}
 }
 
 // handingOver sends a client away until another replica leads. The caller holds p.mu.
-func (m *Manager) handingOver(p *partition) *model.Error {
-	return model.Errorf(model.CodeNotLeaderForPartition, "the log of %s on broker %d is damaged, and another replica takes over; retry", p.tp, m.opts.NodeID)
+func (m *Manager) handingOver(p *partition, why string) *model.Error {
+	return model.Errorf(model.CodeNotLeaderForPartition, "the log of %s on broker %d %s, and another replica takes over; retry", p.tp, m.opts.NodeID, why)
 }
 
 // Notify calls wake once, as soon as the HighWatermark is above the reader's offset or the leadership has changed: at

@@ -83,10 +83,29 @@ func (m *Manager) sweepLoop(ctx context.Context) error {
 	}
 }
 
+// roomInterval is how often a full disk is looked at.
+const roomInterval = 250 * time.Millisecond
+
+// room is when the sweeper looked last at a disk that was full, and what it saw. It belongs to the sweeper.
+type room struct {
+	looked time.Time
+	was    bool
+}
+
+func (r *room) full(dir *storage.Dir, now time.Time) bool {
+	if now.Sub(r.looked) >= roomInterval {
+		r.looked, r.was = now, dir.Full()
+	}
+	return r.was
+}
+
 // sweep lets time pass for one partition.
 func (m *Manager) sweep(p *partition, now time.Time) {
 	m.run(p, func(fx *effects) core.Output {
 		p.waiting.expire(p, now, fx)
+		if p.replica.Full() && !m.room.full(m.opts.Dir, now) {
+			p.replica.RoomAgain(m.now())
+		}
 		if at, wanted := p.replica.SubscribeDue(); wanted && m.now() >= at {
 			fx.fetch = p.fetcher
 		}

@@ -26,6 +26,7 @@ const (
 	reasonUnderReplicated = "UNDER_REPLICATED"
 	reasonDamaged         = "DAMAGED_REPLICAS"
 	reasonDiffering       = "DIFFERING_REPLICAS"
+	reasonDiskFull        = "DISK_FULL"
 )
 
 // DescribeCluster shows the brokers and what is wrong. The controller is asked, not believed.
@@ -66,6 +67,7 @@ func (s *adminService) DescribeCluster(
 	}
 	countPartitions(image, resp)
 	resp.Reasons = append(resp.Reasons, troubleReasons(image, quorum.GetTroubles())...)
+	resp.Reasons = append(resp.Reasons, diskReasons(quorum.GetDisks())...)
 	resp.Healthy = len(resp.Reasons) == 0
 	return resp, nil
 }
@@ -108,6 +110,18 @@ func countPartitions(image *metadata.Image, resp *penstockv1.DescribeClusterResp
 		resp.Reasons = append(resp.Reasons, &penstockv1.HealthReason{Code: reasonUnderReplicated, Message: fmt.Sprintf(
 			"%d partitions have fewer replicas in sync than assigned; start missing brokers, or wait until they have caught up", n)})
 	}
+}
+
+// diskReasons says which brokers' disks are full.
+func diskReasons(disks []*internalv1.BrokerDisk) (reasons []*penstockv1.HealthReason) {
+	for _, d := range disks {
+		if d.GetDisk().GetFull() {
+			reasons = append(reasons, &penstockv1.HealthReason{Code: reasonDiskFull, Message: fmt.Sprintf(
+				"the disk of broker %d is full: it takes no records and hands its leaderships over where another replica in sync has room; "+
+					"delete or trim topics, or make the disk larger", d.GetBrokerId())})
+		}
+	}
+	return reasons
 }
 
 // namedTroubles bounds how many replicas a reason names.

@@ -219,6 +219,7 @@ func (l *Log) write(size int64) error {
 	}
 	l.preallocate(f, size)
 	if _, err := f.Append(l.vec...); err != nil {
+		l.dir.space.noteRefused(err)
 		if cutErr := f.Truncate(l.pos); cutErr != nil {
 			return l.fail(ErrLogFailed, errors.Join(err, cutErr))
 		}
@@ -292,6 +293,7 @@ func (l *Log) roll() error {
 	_ = l.writeSnapshot() //nolint:errcheck // see above
 	next := newSegment(l.path, l.end)
 	if err := l.createSegmentFile(next); err != nil {
+		l.dir.space.noteRefused(err)
 		return fmt.Errorf("log %s: roll: %w", l.tp, err)
 	}
 	old := l.active()

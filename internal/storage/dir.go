@@ -348,6 +348,10 @@ func (d *Dir) Logs() ([]model.TopicPartition, error) { return d.scanTopics(false
 // FreeBytes returns how much can still be written.
 func (d *Dir) FreeBytes() (int64, error) { return d.fs.FreeBytes(d.path) }
 
+// Full says that appends were refused for lack of space, and that there is not yet clearly more of it: an eighth beyond
+// MinFreeBytes. It looks at the disk only then.
+func (d *Dir) Full() bool { return d.space.isFull() }
+
 func (d *Dir) logDir(tp model.TopicPartition) string {
 	return path.Join(d.path, topicsName, tp.TopicID.String(), strconv.FormatInt(int64(tp.Partition), 10))
 }

@@ -47,6 +47,7 @@ type space struct {
 
 	budget atomic.Int64 // bytes that may be appended before the next look
 	free   atomic.Int64 // at the last look
+	full   atomic.Bool  // an append was refused, and there is not yet clearly more room
 
 	mu   sync.Mutex
 	held atomic.Bool // the reserve file is there, whole; changed with mu
@@ -65,10 +66,35 @@ func (s *space) take(size int64) error {
 	room := free - s.minFree - size
 	if room < 0 {
 		s.budget.Store(0)
+		s.full.Store(true)
 		return fmt.Errorf("append %d bytes: %w", size, &SpaceError{FreeBytes: free, MinFreeBytes: s.minFree, Dir: s.dir})
 	}
 	s.budget.Store(min(room/4, spaceStep))
 	return nil
+}
+
+// noteRefused takes note of an append that the disk itself had no room for.
+func (s *space) noteRefused(err error) {
+	if errors.Is(err, fsys.ErrNoSpace) {
+		s.full.Store(true)
+	}
+}
+
+// fullMargin is the part of minFree that must be free beyond it before a disk that was full counts as one with room: what
+// moves away from a full disk shall not come back for a few bytes.
+const fullMargin = 8
+
+// isFull says whether appends were refused for lack of space and would soon be again. It looks at the disk only then.
+func (s *space) isFull() bool {
+	if !s.full.Load() {
+		return false
+	}
+	free, err := s.fs.FreeBytes(s.dir)
+	if err != nil || free <= s.minFree+s.minFree/fullMargin {
+		return true
+	}
+	s.full.Store(false)
+	return false
 }
 
 // mayPreallocate says whether size bytes ahead of the need are a small part of what is free.

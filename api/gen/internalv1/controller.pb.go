@@ -605,7 +605,9 @@ type HeartbeatRequest struct {
 	// active controller forgets what it was told when it changes; a broker repeats it as long as such partitions wait.
 	LogEnds []*ReplicaState `protobuf:"bytes,7,rep,name=log_ends,json=logEnds,proto3" json:"log_ends,omitempty"`
 	// Replicas of the broker that something is wrong with, at most 1000; all others are in order.
-	Troubles      []*ReplicaTrouble `protobuf:"bytes,8,rep,name=troubles,proto3" json:"troubles,omitempty"`
+	Troubles []*ReplicaTrouble `protobuf:"bytes,8,rep,name=troubles,proto3" json:"troubles,omitempty"`
+	// What is wrong with the broker's data directory; unset for nothing.
+	Disk          *DiskState `protobuf:"bytes,9,opt,name=disk,proto3" json:"disk,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -696,6 +698,123 @@ func (x *HeartbeatRequest) GetTroubles() []*ReplicaTrouble {
 	return nil
 }
 
+func (x *HeartbeatRequest) GetDisk() *DiskState {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
+// DiskState says what is wrong with the disk of a broker.
+type DiskState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Appends are refused for lack of space: the broker is not elected where another one could lead.
+	Full bool `protobuf:"varint,1,opt,name=full,proto3" json:"full,omitempty"`
+	// For how many milliseconds the disk has not answered; 0 where it answers as it should.
+	StalledMs     uint32 `protobuf:"varint,2,opt,name=stalled_ms,json=stalledMs,proto3" json:"stalled_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskState) Reset() {
+	*x = DiskState{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskState) ProtoMessage() {}
+
+func (x *DiskState) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskState.ProtoReflect.Descriptor instead.
+func (*DiskState) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DiskState) GetFull() bool {
+	if x != nil {
+		return x.Full
+	}
+	return false
+}
+
+func (x *DiskState) GetStalledMs() uint32 {
+	if x != nil {
+		return x.StalledMs
+	}
+	return 0
+}
+
+// BrokerDisk is a broker whose disk something is wrong with.
+type BrokerDisk struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node id.
+	BrokerId int32 `protobuf:"varint,1,opt,name=broker_id,json=brokerId,proto3" json:"broker_id,omitempty"`
+	// What is wrong.
+	Disk          *DiskState `protobuf:"bytes,2,opt,name=disk,proto3" json:"disk,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BrokerDisk) Reset() {
+	*x = BrokerDisk{}
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BrokerDisk) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BrokerDisk) ProtoMessage() {}
+
+func (x *BrokerDisk) ProtoReflect() protoreflect.Message {
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BrokerDisk.ProtoReflect.Descriptor instead.
+func (*BrokerDisk) Descriptor() ([]byte, []int) {
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *BrokerDisk) GetBrokerId() int32 {
+	if x != nil {
+		return x.BrokerId
+	}
+	return 0
+}
+
+func (x *BrokerDisk) GetDisk() *DiskState {
+	if x != nil {
+		return x.Disk
+	}
+	return nil
+}
+
 // ReplicaTrouble is a replica that something is wrong with.
 type ReplicaTrouble struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -717,7 +836,7 @@ type ReplicaTrouble struct {
 
 func (x *ReplicaTrouble) Reset() {
 	*x = ReplicaTrouble{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -729,7 +848,7 @@ func (x *ReplicaTrouble) String() string {
 func (*ReplicaTrouble) ProtoMessage() {}
 
 func (x *ReplicaTrouble) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[8]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -742,7 +861,7 @@ func (x *ReplicaTrouble) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaTrouble.ProtoReflect.Descriptor instead.
 func (*ReplicaTrouble) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{8}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReplicaTrouble) GetTopicId() []byte {
@@ -802,7 +921,7 @@ type HeartbeatResponse struct {
 
 func (x *HeartbeatResponse) Reset() {
 	*x = HeartbeatResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +933,7 @@ func (x *HeartbeatResponse) String() string {
 func (*HeartbeatResponse) ProtoMessage() {}
 
 func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[9]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +946,7 @@ func (x *HeartbeatResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatResponse.ProtoReflect.Descriptor instead.
 func (*HeartbeatResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{9}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *HeartbeatResponse) GetFenced() bool {
@@ -864,7 +983,7 @@ type IsrMember struct {
 
 func (x *IsrMember) Reset() {
 	*x = IsrMember{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -876,7 +995,7 @@ func (x *IsrMember) String() string {
 func (*IsrMember) ProtoMessage() {}
 
 func (x *IsrMember) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[10]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -889,7 +1008,7 @@ func (x *IsrMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IsrMember.ProtoReflect.Descriptor instead.
 func (*IsrMember) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{10}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *IsrMember) GetBrokerId() int32 {
@@ -925,7 +1044,7 @@ type PartitionIsr struct {
 
 func (x *PartitionIsr) Reset() {
 	*x = PartitionIsr{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1056,7 @@ func (x *PartitionIsr) String() string {
 func (*PartitionIsr) ProtoMessage() {}
 
 func (x *PartitionIsr) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[11]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1069,7 @@ func (x *PartitionIsr) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionIsr.ProtoReflect.Descriptor instead.
 func (*PartitionIsr) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{11}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PartitionIsr) GetTopicId() []byte {
@@ -1003,7 +1122,7 @@ type AlterPartitionRequest struct {
 
 func (x *AlterPartitionRequest) Reset() {
 	*x = AlterPartitionRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1015,7 +1134,7 @@ func (x *AlterPartitionRequest) String() string {
 func (*AlterPartitionRequest) ProtoMessage() {}
 
 func (x *AlterPartitionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[12]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1028,7 +1147,7 @@ func (x *AlterPartitionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterPartitionRequest.ProtoReflect.Descriptor instead.
 func (*AlterPartitionRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{12}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AlterPartitionRequest) GetBrokerId() int32 {
@@ -1067,7 +1186,7 @@ type PartitionIsrResult struct {
 
 func (x *PartitionIsrResult) Reset() {
 	*x = PartitionIsrResult{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1079,7 +1198,7 @@ func (x *PartitionIsrResult) String() string {
 func (*PartitionIsrResult) ProtoMessage() {}
 
 func (x *PartitionIsrResult) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[13]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1092,7 +1211,7 @@ func (x *PartitionIsrResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PartitionIsrResult.ProtoReflect.Descriptor instead.
 func (*PartitionIsrResult) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{13}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PartitionIsrResult) GetErrorCode() int32 {
@@ -1129,7 +1248,7 @@ type AlterPartitionResponse struct {
 
 func (x *AlterPartitionResponse) Reset() {
 	*x = AlterPartitionResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1260,7 @@ func (x *AlterPartitionResponse) String() string {
 func (*AlterPartitionResponse) ProtoMessage() {}
 
 func (x *AlterPartitionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[14]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1273,7 @@ func (x *AlterPartitionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterPartitionResponse.ProtoReflect.Descriptor instead.
 func (*AlterPartitionResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{14}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AlterPartitionResponse) GetResults() []*PartitionIsrResult {
@@ -1190,7 +1309,7 @@ type GivenUpSeat struct {
 
 func (x *GivenUpSeat) Reset() {
 	*x = GivenUpSeat{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1202,7 +1321,7 @@ func (x *GivenUpSeat) String() string {
 func (*GivenUpSeat) ProtoMessage() {}
 
 func (x *GivenUpSeat) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[15]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1215,7 +1334,7 @@ func (x *GivenUpSeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GivenUpSeat.ProtoReflect.Descriptor instead.
 func (*GivenUpSeat) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{15}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GivenUpSeat) GetTopicId() []byte {
@@ -1268,7 +1387,7 @@ type GiveUpSeatsRequest struct {
 
 func (x *GiveUpSeatsRequest) Reset() {
 	*x = GiveUpSeatsRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1399,7 @@ func (x *GiveUpSeatsRequest) String() string {
 func (*GiveUpSeatsRequest) ProtoMessage() {}
 
 func (x *GiveUpSeatsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[16]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1412,7 @@ func (x *GiveUpSeatsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GiveUpSeatsRequest.ProtoReflect.Descriptor instead.
 func (*GiveUpSeatsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{16}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GiveUpSeatsRequest) GetBrokerId() int32 {
@@ -1321,7 +1440,7 @@ func (x *GiveUpSeatsRequest) GetSeats() []*GivenUpSeat {
 type GivenUpSeatResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Number of the stable error table; 0 where the seat is given up. The change itself arrives with the image.
-	// INELIGIBLE_REPLICA: no other replica could lead, nothing has changed.
+	// INELIGIBLE_REPLICA: no other replica could lead, or, where the log is whole, none that has room; nothing has changed.
 	ErrorCode int32 `protobuf:"varint,1,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
 	// What happened, for people.
 	Message       string `protobuf:"bytes,2,opt,name=message,proto3" json:"message,omitempty"`
@@ -1331,7 +1450,7 @@ type GivenUpSeatResult struct {
 
 func (x *GivenUpSeatResult) Reset() {
 	*x = GivenUpSeatResult{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1462,7 @@ func (x *GivenUpSeatResult) String() string {
 func (*GivenUpSeatResult) ProtoMessage() {}
 
 func (x *GivenUpSeatResult) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[17]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1475,7 @@ func (x *GivenUpSeatResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GivenUpSeatResult.ProtoReflect.Descriptor instead.
 func (*GivenUpSeatResult) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{17}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *GivenUpSeatResult) GetErrorCode() int32 {
@@ -1386,7 +1505,7 @@ type GiveUpSeatsResponse struct {
 
 func (x *GiveUpSeatsResponse) Reset() {
 	*x = GiveUpSeatsResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1398,7 +1517,7 @@ func (x *GiveUpSeatsResponse) String() string {
 func (*GiveUpSeatsResponse) ProtoMessage() {}
 
 func (x *GiveUpSeatsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[18]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1411,7 +1530,7 @@ func (x *GiveUpSeatsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GiveUpSeatsResponse.ProtoReflect.Descriptor instead.
 func (*GiveUpSeatsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{18}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GiveUpSeatsResponse) GetResults() []*GivenUpSeatResult {
@@ -1451,7 +1570,7 @@ type CreateTopicRequest struct {
 
 func (x *CreateTopicRequest) Reset() {
 	*x = CreateTopicRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1463,7 +1582,7 @@ func (x *CreateTopicRequest) String() string {
 func (*CreateTopicRequest) ProtoMessage() {}
 
 func (x *CreateTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[19]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1476,7 +1595,7 @@ func (x *CreateTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTopicRequest.ProtoReflect.Descriptor instead.
 func (*CreateTopicRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{19}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateTopicRequest) GetName() string {
@@ -1543,7 +1662,7 @@ type CreateTopicResponse struct {
 
 func (x *CreateTopicResponse) Reset() {
 	*x = CreateTopicResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1555,7 +1674,7 @@ func (x *CreateTopicResponse) String() string {
 func (*CreateTopicResponse) ProtoMessage() {}
 
 func (x *CreateTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[20]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1568,7 +1687,7 @@ func (x *CreateTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTopicResponse.ProtoReflect.Descriptor instead.
 func (*CreateTopicResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{20}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateTopicResponse) GetTopicId() []byte {
@@ -1607,7 +1726,7 @@ type DeleteTopicRequest struct {
 
 func (x *DeleteTopicRequest) Reset() {
 	*x = DeleteTopicRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1619,7 +1738,7 @@ func (x *DeleteTopicRequest) String() string {
 func (*DeleteTopicRequest) ProtoMessage() {}
 
 func (x *DeleteTopicRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[21]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1632,7 +1751,7 @@ func (x *DeleteTopicRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTopicRequest.ProtoReflect.Descriptor instead.
 func (*DeleteTopicRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{21}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *DeleteTopicRequest) GetName() string {
@@ -1669,7 +1788,7 @@ type DeleteTopicResponse struct {
 
 func (x *DeleteTopicResponse) Reset() {
 	*x = DeleteTopicResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1681,7 +1800,7 @@ func (x *DeleteTopicResponse) String() string {
 func (*DeleteTopicResponse) ProtoMessage() {}
 
 func (x *DeleteTopicResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[22]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1694,7 +1813,7 @@ func (x *DeleteTopicResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteTopicResponse.ProtoReflect.Descriptor instead.
 func (*DeleteTopicResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{22}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteTopicResponse) GetTopicId() []byte {
@@ -1730,7 +1849,7 @@ type AddPartitionsRequest struct {
 
 func (x *AddPartitionsRequest) Reset() {
 	*x = AddPartitionsRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1742,7 +1861,7 @@ func (x *AddPartitionsRequest) String() string {
 func (*AddPartitionsRequest) ProtoMessage() {}
 
 func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[23]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1755,7 +1874,7 @@ func (x *AddPartitionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPartitionsRequest.ProtoReflect.Descriptor instead.
 func (*AddPartitionsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{23}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *AddPartitionsRequest) GetName() string {
@@ -1810,7 +1929,7 @@ type AddPartitionsResponse struct {
 
 func (x *AddPartitionsResponse) Reset() {
 	*x = AddPartitionsResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1822,7 +1941,7 @@ func (x *AddPartitionsResponse) String() string {
 func (*AddPartitionsResponse) ProtoMessage() {}
 
 func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[24]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1835,7 +1954,7 @@ func (x *AddPartitionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddPartitionsResponse.ProtoReflect.Descriptor instead.
 func (*AddPartitionsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{24}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *AddPartitionsResponse) GetTopicId() []byte {
@@ -1887,7 +2006,7 @@ type AlterTopicConfigRequest struct {
 
 func (x *AlterTopicConfigRequest) Reset() {
 	*x = AlterTopicConfigRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +2018,7 @@ func (x *AlterTopicConfigRequest) String() string {
 func (*AlterTopicConfigRequest) ProtoMessage() {}
 
 func (x *AlterTopicConfigRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[25]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +2031,7 @@ func (x *AlterTopicConfigRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterTopicConfigRequest.ProtoReflect.Descriptor instead.
 func (*AlterTopicConfigRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{25}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AlterTopicConfigRequest) GetName() string {
@@ -1972,7 +2091,7 @@ type AlterTopicConfigResponse struct {
 
 func (x *AlterTopicConfigResponse) Reset() {
 	*x = AlterTopicConfigResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1984,7 +2103,7 @@ func (x *AlterTopicConfigResponse) String() string {
 func (*AlterTopicConfigResponse) ProtoMessage() {}
 
 func (x *AlterTopicConfigResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[26]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1997,7 +2116,7 @@ func (x *AlterTopicConfigResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AlterTopicConfigResponse.ProtoReflect.Descriptor instead.
 func (*AlterTopicConfigResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{26}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AlterTopicConfigResponse) GetTopicId() []byte {
@@ -2034,7 +2153,7 @@ type AllocateProducerIDsRequest struct {
 
 func (x *AllocateProducerIDsRequest) Reset() {
 	*x = AllocateProducerIDsRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2165,7 @@ func (x *AllocateProducerIDsRequest) String() string {
 func (*AllocateProducerIDsRequest) ProtoMessage() {}
 
 func (x *AllocateProducerIDsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[27]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2178,7 @@ func (x *AllocateProducerIDsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateProducerIDsRequest.ProtoReflect.Descriptor instead.
 func (*AllocateProducerIDsRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{27}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AllocateProducerIDsRequest) GetBrokerId() int32 {
@@ -2089,7 +2208,7 @@ type AllocateProducerIDsResponse struct {
 
 func (x *AllocateProducerIDsResponse) Reset() {
 	*x = AllocateProducerIDsResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2101,7 +2220,7 @@ func (x *AllocateProducerIDsResponse) String() string {
 func (*AllocateProducerIDsResponse) ProtoMessage() {}
 
 func (x *AllocateProducerIDsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[28]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2114,7 +2233,7 @@ func (x *AllocateProducerIDsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AllocateProducerIDsResponse.ProtoReflect.Descriptor instead.
 func (*AllocateProducerIDsResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{28}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AllocateProducerIDsResponse) GetFirstProducerId() int64 {
@@ -2146,7 +2265,7 @@ type ReportDeletedRequest struct {
 
 func (x *ReportDeletedRequest) Reset() {
 	*x = ReportDeletedRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2158,7 +2277,7 @@ func (x *ReportDeletedRequest) String() string {
 func (*ReportDeletedRequest) ProtoMessage() {}
 
 func (x *ReportDeletedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[29]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2171,7 +2290,7 @@ func (x *ReportDeletedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDeletedRequest.ProtoReflect.Descriptor instead.
 func (*ReportDeletedRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{29}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReportDeletedRequest) GetBrokerId() int32 {
@@ -2204,7 +2323,7 @@ type ReportDeletedResponse struct {
 
 func (x *ReportDeletedResponse) Reset() {
 	*x = ReportDeletedResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2216,7 +2335,7 @@ func (x *ReportDeletedResponse) String() string {
 func (*ReportDeletedResponse) ProtoMessage() {}
 
 func (x *ReportDeletedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[30]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2229,7 +2348,7 @@ func (x *ReportDeletedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDeletedResponse.ProtoReflect.Descriptor instead.
 func (*ReportDeletedResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{30}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{32}
 }
 
 // FollowMetadataRequest says where the follower stands.
@@ -2247,7 +2366,7 @@ type FollowMetadataRequest struct {
 
 func (x *FollowMetadataRequest) Reset() {
 	*x = FollowMetadataRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2378,7 @@ func (x *FollowMetadataRequest) String() string {
 func (*FollowMetadataRequest) ProtoMessage() {}
 
 func (x *FollowMetadataRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[31]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2391,7 @@ func (x *FollowMetadataRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMetadataRequest.ProtoReflect.Descriptor instead.
 func (*FollowMetadataRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{31}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *FollowMetadataRequest) GetClusterId() []byte {
@@ -2315,7 +2434,7 @@ type FollowMetadataResponse struct {
 
 func (x *FollowMetadataResponse) Reset() {
 	*x = FollowMetadataResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2327,7 +2446,7 @@ func (x *FollowMetadataResponse) String() string {
 func (*FollowMetadataResponse) ProtoMessage() {}
 
 func (x *FollowMetadataResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[32]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2340,7 +2459,7 @@ func (x *FollowMetadataResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowMetadataResponse.ProtoReflect.Descriptor instead.
 func (*FollowMetadataResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{32}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *FollowMetadataResponse) GetSnapshot() *MetadataSnapshot {
@@ -2393,7 +2512,7 @@ type MetadataSnapshot struct {
 
 func (x *MetadataSnapshot) Reset() {
 	*x = MetadataSnapshot{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2405,7 +2524,7 @@ func (x *MetadataSnapshot) String() string {
 func (*MetadataSnapshot) ProtoMessage() {}
 
 func (x *MetadataSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[33]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2418,7 +2537,7 @@ func (x *MetadataSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MetadataSnapshot.ProtoReflect.Descriptor instead.
 func (*MetadataSnapshot) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{33}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *MetadataSnapshot) GetMetadataOffset() uint64 {
@@ -2451,7 +2570,7 @@ type DescribeQuorumRequest struct {
 
 func (x *DescribeQuorumRequest) Reset() {
 	*x = DescribeQuorumRequest{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2463,7 +2582,7 @@ func (x *DescribeQuorumRequest) String() string {
 func (*DescribeQuorumRequest) ProtoMessage() {}
 
 func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[34]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2476,7 +2595,7 @@ func (x *DescribeQuorumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumRequest.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumRequest) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{34}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{36}
 }
 
 // DescribeQuorumResponse shows the Raft group as its leader sees it.
@@ -2497,14 +2616,16 @@ type DescribeQuorumResponse struct {
 	// Voters, by id.
 	Voters []*QuorumVoter `protobuf:"bytes,7,rep,name=voters,proto3" json:"voters,omitempty"`
 	// What live brokers have told of their replicas, by topic id, partition and broker.
-	Troubles      []*ReplicaTrouble `protobuf:"bytes,8,rep,name=troubles,proto3" json:"troubles,omitempty"`
+	Troubles []*ReplicaTrouble `protobuf:"bytes,8,rep,name=troubles,proto3" json:"troubles,omitempty"`
+	// Live brokers that have told of something wrong with their disks, by id.
+	Disks         []*BrokerDisk `protobuf:"bytes,9,rep,name=disks,proto3" json:"disks,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DescribeQuorumResponse) Reset() {
 	*x = DescribeQuorumResponse{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[35]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2516,7 +2637,7 @@ func (x *DescribeQuorumResponse) String() string {
 func (*DescribeQuorumResponse) ProtoMessage() {}
 
 func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[35]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2529,7 +2650,7 @@ func (x *DescribeQuorumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DescribeQuorumResponse.ProtoReflect.Descriptor instead.
 func (*DescribeQuorumResponse) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{35}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *DescribeQuorumResponse) GetLeaderId() int32 {
@@ -2588,6 +2709,13 @@ func (x *DescribeQuorumResponse) GetTroubles() []*ReplicaTrouble {
 	return nil
 }
 
+func (x *DescribeQuorumResponse) GetDisks() []*BrokerDisk {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
 // QuorumVoter is one member of the quorum.
 type QuorumVoter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2601,7 +2729,7 @@ type QuorumVoter struct {
 
 func (x *QuorumVoter) Reset() {
 	*x = QuorumVoter{}
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[36]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2613,7 +2741,7 @@ func (x *QuorumVoter) String() string {
 func (*QuorumVoter) ProtoMessage() {}
 
 func (x *QuorumVoter) ProtoReflect() protoreflect.Message {
-	mi := &file_penstock_internal_v1_controller_proto_msgTypes[36]
+	mi := &file_penstock_internal_v1_controller_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2626,7 +2754,7 @@ func (x *QuorumVoter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use QuorumVoter.ProtoReflect.Descriptor instead.
 func (*QuorumVoter) Descriptor() ([]byte, []int) {
-	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{36}
+	return file_penstock_internal_v1_controller_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *QuorumVoter) GetId() int32 {
@@ -2681,7 +2809,7 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\x0fmetadata_offset\x18\x02 \x01(\x04R\x0emetadataOffset\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x03 \x01(\fR\tclusterId\x12,\n" +
-	"\x12session_timeout_ms\x18\x04 \x01(\x05R\x10sessionTimeoutMs\"\xd6\x02\n" +
+	"\x12session_timeout_ms\x18\x04 \x01(\x05R\x10sessionTimeoutMs\"\x8b\x03\n" +
 	"\x10HeartbeatRequest\x12\x1b\n" +
 	"\tbroker_id\x18\x01 \x01(\x05R\bbrokerId\x12!\n" +
 	"\fbroker_epoch\x18\x02 \x01(\x03R\vbrokerEpoch\x12'\n" +
@@ -2690,7 +2818,16 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\twant_stop\x18\x05 \x01(\bR\bwantStop\x12\x18\n" +
 	"\agoodbye\x18\x06 \x01(\bR\agoodbye\x12=\n" +
 	"\blog_ends\x18\a \x03(\v2\".penstock.internal.v1.ReplicaStateR\alogEnds\x12@\n" +
-	"\btroubles\x18\b \x03(\v2$.penstock.internal.v1.ReplicaTroubleR\btroubles\"\xdb\x01\n" +
+	"\btroubles\x18\b \x03(\v2$.penstock.internal.v1.ReplicaTroubleR\btroubles\x123\n" +
+	"\x04disk\x18\t \x01(\v2\x1f.penstock.internal.v1.DiskStateR\x04disk\">\n" +
+	"\tDiskState\x12\x12\n" +
+	"\x04full\x18\x01 \x01(\bR\x04full\x12\x1d\n" +
+	"\n" +
+	"stalled_ms\x18\x02 \x01(\rR\tstalledMs\"^\n" +
+	"\n" +
+	"BrokerDisk\x12\x1b\n" +
+	"\tbroker_id\x18\x01 \x01(\x05R\bbrokerId\x123\n" +
+	"\x04disk\x18\x02 \x01(\v2\x1f.penstock.internal.v1.DiskStateR\x04disk\"\xdb\x01\n" +
 	"\x0eReplicaTrouble\x12\x19\n" +
 	"\btopic_id\x18\x01 \x01(\fR\atopicId\x12\x1c\n" +
 	"\tpartition\x18\x02 \x01(\x05R\tpartition\x125\n" +
@@ -2827,7 +2964,7 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\x0fmetadata_offset\x18\x01 \x01(\x04R\x0emetadataOffset\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12>\n" +
 	"\arecords\x18\x03 \x03(\v2$.penstock.internal.v1.MetadataRecordR\arecords\"\x17\n" +
-	"\x15DescribeQuorumRequest\"\xdc\x02\n" +
+	"\x15DescribeQuorumRequest\"\x94\x03\n" +
 	"\x16DescribeQuorumResponse\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\x05R\bleaderId\x12\x12\n" +
 	"\x04term\x18\x02 \x01(\x04R\x04term\x12!\n" +
@@ -2836,7 +2973,8 @@ const file_penstock_internal_v1_controller_proto_rawDesc = "" +
 	"\x0fmetadata_offset\x18\x05 \x01(\x04R\x0emetadataOffset\x12#\n" +
 	"\rfeature_level\x18\x06 \x01(\x05R\ffeatureLevel\x129\n" +
 	"\x06voters\x18\a \x03(\v2!.penstock.internal.v1.QuorumVoterR\x06voters\x12@\n" +
-	"\btroubles\x18\b \x03(\v2$.penstock.internal.v1.ReplicaTroubleR\btroubles\"7\n" +
+	"\btroubles\x18\b \x03(\v2$.penstock.internal.v1.ReplicaTroubleR\btroubles\x126\n" +
+	"\x05disks\x18\t \x03(\v2 .penstock.internal.v1.BrokerDiskR\x05disks\"7\n" +
 	"\vQuorumVoter\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x05R\x02id\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress*a\n" +
@@ -2879,7 +3017,7 @@ func file_penstock_internal_v1_controller_proto_rawDescGZIP() []byte {
 }
 
 var file_penstock_internal_v1_controller_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_penstock_internal_v1_controller_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_penstock_internal_v1_controller_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_penstock_internal_v1_controller_proto_goTypes = []any{
 	(QuorumState)(0),                    // 0: penstock.internal.v1.QuorumState
 	(TroubleKind)(0),                    // 1: penstock.internal.v1.TroubleKind
@@ -2891,98 +3029,103 @@ var file_penstock_internal_v1_controller_proto_goTypes = []any{
 	(*RegisterBrokerRequest)(nil),       // 7: penstock.internal.v1.RegisterBrokerRequest
 	(*RegisterBrokerResponse)(nil),      // 8: penstock.internal.v1.RegisterBrokerResponse
 	(*HeartbeatRequest)(nil),            // 9: penstock.internal.v1.HeartbeatRequest
-	(*ReplicaTrouble)(nil),              // 10: penstock.internal.v1.ReplicaTrouble
-	(*HeartbeatResponse)(nil),           // 11: penstock.internal.v1.HeartbeatResponse
-	(*IsrMember)(nil),                   // 12: penstock.internal.v1.IsrMember
-	(*PartitionIsr)(nil),                // 13: penstock.internal.v1.PartitionIsr
-	(*AlterPartitionRequest)(nil),       // 14: penstock.internal.v1.AlterPartitionRequest
-	(*PartitionIsrResult)(nil),          // 15: penstock.internal.v1.PartitionIsrResult
-	(*AlterPartitionResponse)(nil),      // 16: penstock.internal.v1.AlterPartitionResponse
-	(*GivenUpSeat)(nil),                 // 17: penstock.internal.v1.GivenUpSeat
-	(*GiveUpSeatsRequest)(nil),          // 18: penstock.internal.v1.GiveUpSeatsRequest
-	(*GivenUpSeatResult)(nil),           // 19: penstock.internal.v1.GivenUpSeatResult
-	(*GiveUpSeatsResponse)(nil),         // 20: penstock.internal.v1.GiveUpSeatsResponse
-	(*CreateTopicRequest)(nil),          // 21: penstock.internal.v1.CreateTopicRequest
-	(*CreateTopicResponse)(nil),         // 22: penstock.internal.v1.CreateTopicResponse
-	(*DeleteTopicRequest)(nil),          // 23: penstock.internal.v1.DeleteTopicRequest
-	(*DeleteTopicResponse)(nil),         // 24: penstock.internal.v1.DeleteTopicResponse
-	(*AddPartitionsRequest)(nil),        // 25: penstock.internal.v1.AddPartitionsRequest
-	(*AddPartitionsResponse)(nil),       // 26: penstock.internal.v1.AddPartitionsResponse
-	(*AlterTopicConfigRequest)(nil),     // 27: penstock.internal.v1.AlterTopicConfigRequest
-	(*AlterTopicConfigResponse)(nil),    // 28: penstock.internal.v1.AlterTopicConfigResponse
-	(*AllocateProducerIDsRequest)(nil),  // 29: penstock.internal.v1.AllocateProducerIDsRequest
-	(*AllocateProducerIDsResponse)(nil), // 30: penstock.internal.v1.AllocateProducerIDsResponse
-	(*ReportDeletedRequest)(nil),        // 31: penstock.internal.v1.ReportDeletedRequest
-	(*ReportDeletedResponse)(nil),       // 32: penstock.internal.v1.ReportDeletedResponse
-	(*FollowMetadataRequest)(nil),       // 33: penstock.internal.v1.FollowMetadataRequest
-	(*FollowMetadataResponse)(nil),      // 34: penstock.internal.v1.FollowMetadataResponse
-	(*MetadataSnapshot)(nil),            // 35: penstock.internal.v1.MetadataSnapshot
-	(*DescribeQuorumRequest)(nil),       // 36: penstock.internal.v1.DescribeQuorumRequest
-	(*DescribeQuorumResponse)(nil),      // 37: penstock.internal.v1.DescribeQuorumResponse
-	(*QuorumVoter)(nil),                 // 38: penstock.internal.v1.QuorumVoter
-	nil,                                 // 39: penstock.internal.v1.CreateTopicRequest.ConfigsEntry
-	nil,                                 // 40: penstock.internal.v1.AlterTopicConfigRequest.SetEntry
-	nil,                                 // 41: penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
-	(*BrokerRegistrationRecord)(nil),    // 42: penstock.internal.v1.BrokerRegistrationRecord
-	(*PartitionRecord)(nil),             // 43: penstock.internal.v1.PartitionRecord
-	(*MetadataEntry)(nil),               // 44: penstock.internal.v1.MetadataEntry
-	(*MetadataRecord)(nil),              // 45: penstock.internal.v1.MetadataRecord
+	(*DiskState)(nil),                   // 10: penstock.internal.v1.DiskState
+	(*BrokerDisk)(nil),                  // 11: penstock.internal.v1.BrokerDisk
+	(*ReplicaTrouble)(nil),              // 12: penstock.internal.v1.ReplicaTrouble
+	(*HeartbeatResponse)(nil),           // 13: penstock.internal.v1.HeartbeatResponse
+	(*IsrMember)(nil),                   // 14: penstock.internal.v1.IsrMember
+	(*PartitionIsr)(nil),                // 15: penstock.internal.v1.PartitionIsr
+	(*AlterPartitionRequest)(nil),       // 16: penstock.internal.v1.AlterPartitionRequest
+	(*PartitionIsrResult)(nil),          // 17: penstock.internal.v1.PartitionIsrResult
+	(*AlterPartitionResponse)(nil),      // 18: penstock.internal.v1.AlterPartitionResponse
+	(*GivenUpSeat)(nil),                 // 19: penstock.internal.v1.GivenUpSeat
+	(*GiveUpSeatsRequest)(nil),          // 20: penstock.internal.v1.GiveUpSeatsRequest
+	(*GivenUpSeatResult)(nil),           // 21: penstock.internal.v1.GivenUpSeatResult
+	(*GiveUpSeatsResponse)(nil),         // 22: penstock.internal.v1.GiveUpSeatsResponse
+	(*CreateTopicRequest)(nil),          // 23: penstock.internal.v1.CreateTopicRequest
+	(*CreateTopicResponse)(nil),         // 24: penstock.internal.v1.CreateTopicResponse
+	(*DeleteTopicRequest)(nil),          // 25: penstock.internal.v1.DeleteTopicRequest
+	(*DeleteTopicResponse)(nil),         // 26: penstock.internal.v1.DeleteTopicResponse
+	(*AddPartitionsRequest)(nil),        // 27: penstock.internal.v1.AddPartitionsRequest
+	(*AddPartitionsResponse)(nil),       // 28: penstock.internal.v1.AddPartitionsResponse
+	(*AlterTopicConfigRequest)(nil),     // 29: penstock.internal.v1.AlterTopicConfigRequest
+	(*AlterTopicConfigResponse)(nil),    // 30: penstock.internal.v1.AlterTopicConfigResponse
+	(*AllocateProducerIDsRequest)(nil),  // 31: penstock.internal.v1.AllocateProducerIDsRequest
+	(*AllocateProducerIDsResponse)(nil), // 32: penstock.internal.v1.AllocateProducerIDsResponse
+	(*ReportDeletedRequest)(nil),        // 33: penstock.internal.v1.ReportDeletedRequest
+	(*ReportDeletedResponse)(nil),       // 34: penstock.internal.v1.ReportDeletedResponse
+	(*FollowMetadataRequest)(nil),       // 35: penstock.internal.v1.FollowMetadataRequest
+	(*FollowMetadataResponse)(nil),      // 36: penstock.internal.v1.FollowMetadataResponse
+	(*MetadataSnapshot)(nil),            // 37: penstock.internal.v1.MetadataSnapshot
+	(*DescribeQuorumRequest)(nil),       // 38: penstock.internal.v1.DescribeQuorumRequest
+	(*DescribeQuorumResponse)(nil),      // 39: penstock.internal.v1.DescribeQuorumResponse
+	(*QuorumVoter)(nil),                 // 40: penstock.internal.v1.QuorumVoter
+	nil,                                 // 41: penstock.internal.v1.CreateTopicRequest.ConfigsEntry
+	nil,                                 // 42: penstock.internal.v1.AlterTopicConfigRequest.SetEntry
+	nil,                                 // 43: penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
+	(*BrokerRegistrationRecord)(nil),    // 44: penstock.internal.v1.BrokerRegistrationRecord
+	(*PartitionRecord)(nil),             // 45: penstock.internal.v1.PartitionRecord
+	(*MetadataEntry)(nil),               // 46: penstock.internal.v1.MetadataEntry
+	(*MetadataRecord)(nil),              // 47: penstock.internal.v1.MetadataRecord
 }
 var file_penstock_internal_v1_controller_proto_depIdxs = []int32{
 	0,  // 0: penstock.internal.v1.ProbeResponse.quorum_state:type_name -> penstock.internal.v1.QuorumState
-	42, // 1: penstock.internal.v1.RegisterBrokerRequest.registration:type_name -> penstock.internal.v1.BrokerRegistrationRecord
+	44, // 1: penstock.internal.v1.RegisterBrokerRequest.registration:type_name -> penstock.internal.v1.BrokerRegistrationRecord
 	6,  // 2: penstock.internal.v1.RegisterBrokerRequest.lost_seats:type_name -> penstock.internal.v1.ReplicaState
 	6,  // 3: penstock.internal.v1.HeartbeatRequest.log_ends:type_name -> penstock.internal.v1.ReplicaState
-	10, // 4: penstock.internal.v1.HeartbeatRequest.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
-	1,  // 5: penstock.internal.v1.ReplicaTrouble.kind:type_name -> penstock.internal.v1.TroubleKind
-	12, // 6: penstock.internal.v1.PartitionIsr.isr:type_name -> penstock.internal.v1.IsrMember
-	13, // 7: penstock.internal.v1.AlterPartitionRequest.partitions:type_name -> penstock.internal.v1.PartitionIsr
-	15, // 8: penstock.internal.v1.AlterPartitionResponse.results:type_name -> penstock.internal.v1.PartitionIsrResult
-	17, // 9: penstock.internal.v1.GiveUpSeatsRequest.seats:type_name -> penstock.internal.v1.GivenUpSeat
-	19, // 10: penstock.internal.v1.GiveUpSeatsResponse.results:type_name -> penstock.internal.v1.GivenUpSeatResult
-	39, // 11: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
-	43, // 12: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
-	43, // 13: penstock.internal.v1.AddPartitionsResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
-	40, // 14: penstock.internal.v1.AlterTopicConfigRequest.set:type_name -> penstock.internal.v1.AlterTopicConfigRequest.SetEntry
-	41, // 15: penstock.internal.v1.AlterTopicConfigResponse.configs:type_name -> penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
-	35, // 16: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
-	44, // 17: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
-	45, // 18: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
-	38, // 19: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
-	10, // 20: penstock.internal.v1.DescribeQuorumResponse.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
-	7,  // 21: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
-	9,  // 22: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
-	14, // 23: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
-	18, // 24: penstock.internal.v1.ControllerService.GiveUpSeats:input_type -> penstock.internal.v1.GiveUpSeatsRequest
-	21, // 25: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
-	23, // 26: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
-	25, // 27: penstock.internal.v1.ControllerService.AddPartitions:input_type -> penstock.internal.v1.AddPartitionsRequest
-	27, // 28: penstock.internal.v1.ControllerService.AlterTopicConfig:input_type -> penstock.internal.v1.AlterTopicConfigRequest
-	29, // 29: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
-	31, // 30: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
-	33, // 31: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
-	36, // 32: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
-	2,  // 33: penstock.internal.v1.NodeService.Probe:input_type -> penstock.internal.v1.ProbeRequest
-	4,  // 34: penstock.internal.v1.NodeService.AwaitMetadata:input_type -> penstock.internal.v1.AwaitMetadataRequest
-	8,  // 35: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
-	11, // 36: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
-	16, // 37: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
-	20, // 38: penstock.internal.v1.ControllerService.GiveUpSeats:output_type -> penstock.internal.v1.GiveUpSeatsResponse
-	22, // 39: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
-	24, // 40: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
-	26, // 41: penstock.internal.v1.ControllerService.AddPartitions:output_type -> penstock.internal.v1.AddPartitionsResponse
-	28, // 42: penstock.internal.v1.ControllerService.AlterTopicConfig:output_type -> penstock.internal.v1.AlterTopicConfigResponse
-	30, // 43: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
-	32, // 44: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
-	34, // 45: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
-	37, // 46: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
-	3,  // 47: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
-	5,  // 48: penstock.internal.v1.NodeService.AwaitMetadata:output_type -> penstock.internal.v1.AwaitMetadataResponse
-	35, // [35:49] is the sub-list for method output_type
-	21, // [21:35] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	12, // 4: penstock.internal.v1.HeartbeatRequest.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
+	10, // 5: penstock.internal.v1.HeartbeatRequest.disk:type_name -> penstock.internal.v1.DiskState
+	10, // 6: penstock.internal.v1.BrokerDisk.disk:type_name -> penstock.internal.v1.DiskState
+	1,  // 7: penstock.internal.v1.ReplicaTrouble.kind:type_name -> penstock.internal.v1.TroubleKind
+	14, // 8: penstock.internal.v1.PartitionIsr.isr:type_name -> penstock.internal.v1.IsrMember
+	15, // 9: penstock.internal.v1.AlterPartitionRequest.partitions:type_name -> penstock.internal.v1.PartitionIsr
+	17, // 10: penstock.internal.v1.AlterPartitionResponse.results:type_name -> penstock.internal.v1.PartitionIsrResult
+	19, // 11: penstock.internal.v1.GiveUpSeatsRequest.seats:type_name -> penstock.internal.v1.GivenUpSeat
+	21, // 12: penstock.internal.v1.GiveUpSeatsResponse.results:type_name -> penstock.internal.v1.GivenUpSeatResult
+	41, // 13: penstock.internal.v1.CreateTopicRequest.configs:type_name -> penstock.internal.v1.CreateTopicRequest.ConfigsEntry
+	45, // 14: penstock.internal.v1.CreateTopicResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	45, // 15: penstock.internal.v1.AddPartitionsResponse.partitions:type_name -> penstock.internal.v1.PartitionRecord
+	42, // 16: penstock.internal.v1.AlterTopicConfigRequest.set:type_name -> penstock.internal.v1.AlterTopicConfigRequest.SetEntry
+	43, // 17: penstock.internal.v1.AlterTopicConfigResponse.configs:type_name -> penstock.internal.v1.AlterTopicConfigResponse.ConfigsEntry
+	37, // 18: penstock.internal.v1.FollowMetadataResponse.snapshot:type_name -> penstock.internal.v1.MetadataSnapshot
+	46, // 19: penstock.internal.v1.FollowMetadataResponse.entries:type_name -> penstock.internal.v1.MetadataEntry
+	47, // 20: penstock.internal.v1.MetadataSnapshot.records:type_name -> penstock.internal.v1.MetadataRecord
+	40, // 21: penstock.internal.v1.DescribeQuorumResponse.voters:type_name -> penstock.internal.v1.QuorumVoter
+	12, // 22: penstock.internal.v1.DescribeQuorumResponse.troubles:type_name -> penstock.internal.v1.ReplicaTrouble
+	11, // 23: penstock.internal.v1.DescribeQuorumResponse.disks:type_name -> penstock.internal.v1.BrokerDisk
+	7,  // 24: penstock.internal.v1.ControllerService.RegisterBroker:input_type -> penstock.internal.v1.RegisterBrokerRequest
+	9,  // 25: penstock.internal.v1.ControllerService.Heartbeat:input_type -> penstock.internal.v1.HeartbeatRequest
+	16, // 26: penstock.internal.v1.ControllerService.AlterPartition:input_type -> penstock.internal.v1.AlterPartitionRequest
+	20, // 27: penstock.internal.v1.ControllerService.GiveUpSeats:input_type -> penstock.internal.v1.GiveUpSeatsRequest
+	23, // 28: penstock.internal.v1.ControllerService.CreateTopic:input_type -> penstock.internal.v1.CreateTopicRequest
+	25, // 29: penstock.internal.v1.ControllerService.DeleteTopic:input_type -> penstock.internal.v1.DeleteTopicRequest
+	27, // 30: penstock.internal.v1.ControllerService.AddPartitions:input_type -> penstock.internal.v1.AddPartitionsRequest
+	29, // 31: penstock.internal.v1.ControllerService.AlterTopicConfig:input_type -> penstock.internal.v1.AlterTopicConfigRequest
+	31, // 32: penstock.internal.v1.ControllerService.AllocateProducerIDs:input_type -> penstock.internal.v1.AllocateProducerIDsRequest
+	33, // 33: penstock.internal.v1.ControllerService.ReportDeleted:input_type -> penstock.internal.v1.ReportDeletedRequest
+	35, // 34: penstock.internal.v1.ControllerService.FollowMetadata:input_type -> penstock.internal.v1.FollowMetadataRequest
+	38, // 35: penstock.internal.v1.ControllerService.DescribeQuorum:input_type -> penstock.internal.v1.DescribeQuorumRequest
+	2,  // 36: penstock.internal.v1.NodeService.Probe:input_type -> penstock.internal.v1.ProbeRequest
+	4,  // 37: penstock.internal.v1.NodeService.AwaitMetadata:input_type -> penstock.internal.v1.AwaitMetadataRequest
+	8,  // 38: penstock.internal.v1.ControllerService.RegisterBroker:output_type -> penstock.internal.v1.RegisterBrokerResponse
+	13, // 39: penstock.internal.v1.ControllerService.Heartbeat:output_type -> penstock.internal.v1.HeartbeatResponse
+	18, // 40: penstock.internal.v1.ControllerService.AlterPartition:output_type -> penstock.internal.v1.AlterPartitionResponse
+	22, // 41: penstock.internal.v1.ControllerService.GiveUpSeats:output_type -> penstock.internal.v1.GiveUpSeatsResponse
+	24, // 42: penstock.internal.v1.ControllerService.CreateTopic:output_type -> penstock.internal.v1.CreateTopicResponse
+	26, // 43: penstock.internal.v1.ControllerService.DeleteTopic:output_type -> penstock.internal.v1.DeleteTopicResponse
+	28, // 44: penstock.internal.v1.ControllerService.AddPartitions:output_type -> penstock.internal.v1.AddPartitionsResponse
+	30, // 45: penstock.internal.v1.ControllerService.AlterTopicConfig:output_type -> penstock.internal.v1.AlterTopicConfigResponse
+	32, // 46: penstock.internal.v1.ControllerService.AllocateProducerIDs:output_type -> penstock.internal.v1.AllocateProducerIDsResponse
+	34, // 47: penstock.internal.v1.ControllerService.ReportDeleted:output_type -> penstock.internal.v1.ReportDeletedResponse
+	36, // 48: penstock.internal.v1.ControllerService.FollowMetadata:output_type -> penstock.internal.v1.FollowMetadataResponse
+	39, // 49: penstock.internal.v1.ControllerService.DescribeQuorum:output_type -> penstock.internal.v1.DescribeQuorumResponse
+	3,  // 50: penstock.internal.v1.NodeService.Probe:output_type -> penstock.internal.v1.ProbeResponse
+	5,  // 51: penstock.internal.v1.NodeService.AwaitMetadata:output_type -> penstock.internal.v1.AwaitMetadataResponse
+	38, // [38:52] is the sub-list for method output_type
+	24, // [24:38] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_penstock_internal_v1_controller_proto_init() }
@@ -2992,14 +3135,14 @@ func file_penstock_internal_v1_controller_proto_init() {
 	}
 	file_penstock_internal_v1_metadata_record_proto_init()
 	file_penstock_internal_v1_controller_proto_msgTypes[4].OneofWrappers = []any{}
-	file_penstock_internal_v1_controller_proto_msgTypes[19].OneofWrappers = []any{}
+	file_penstock_internal_v1_controller_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_penstock_internal_v1_controller_proto_rawDesc), len(file_penstock_internal_v1_controller_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   40,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -153,7 +153,7 @@ func (b *Batch) Heartbeat(req *internalv1.HeartbeatRequest) (*internalv1.Heartbe
 	if err != nil {
 		return nil, err
 	}
-	x := b.state.touch(broker, model.MetadataOffset(req.GetMetadataOffset()), b.now)
+	x := b.state.touch(broker, req, b.now)
 	if len(ends) > 0 {
 		b.state.tell(broker.ID, confession{epoch: broker.Epoch, ends: ends})
 	}

@@ -56,6 +56,9 @@ func (b *Batch) giveUpSeat(id model.NodeID, seat *internalv1.GivenUpSeat) error 
 	case next.Leader == model.NoNode || next.Leader == id || (next.PossiblyLossy && next.Leader != p.Leader):
 		return model.Errorf(model.CodeIneligibleReplica,
 			"no other live replica surely has all that was acknowledged; broker %d keeps its seat until one is in sync", id)
+	case seat.GetLogWhole() && b.state.full(next.Leader):
+		return model.Errorf(model.CodeIneligibleReplica,
+			"every other replica in sync is on a full disk too; broker %d keeps its seat", id)
 	case seat.GetLogWhole() && len(next.ISR) < minISR:
 		return model.Errorf(model.CodeIneligibleReplica,
 			"without broker %d fewer than min.insync.replicas (%d) would be in sync; it keeps its seat", id, minISR)

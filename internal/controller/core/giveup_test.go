@@ -62,6 +62,44 @@ func TestStuckReplicasHandOver(t *testing.T) {
 	w.expect(tp, 2, ids(2, 3), nil, nil)
 }
 
+// Brokers tell with heartbeats that their disks are full: leaderships go to those that have room, stay where nobody has, and an
+// election takes a full one where it must.
+func TestLeadershipGoesWhereThereIsRoom(t *testing.T) {
+	w := newWorld(t, Config{})
+	w.join(1, 2, 3)
+	tp := w.topic("t", map[string]string{"min.insync.replicas": "1"}, 1, 2, 3)
+	full := func(id model.NodeID, is bool) {
+		w.heartbeat(id, func(r *internalv1.HeartbeatRequest) {
+			if is {
+				r.Disk = &internalv1.DiskState{Full: true}
+			}
+		})
+	}
+	full(1, true)
+	full(2, true)
+	if code := w.giveUpSeat(tp, 1, true); code != model.CodeNone {
+		t.Fatal(code)
+	}
+	w.expect(tp, 3, ids(2, 3), nil, nil)
+	full(3, true)
+	if code := w.giveUpSeat(tp, 3, true); code != model.CodeIneligibleReplica {
+		t.Fatal(code)
+	}
+	w.expect(tp, 3, ids(2, 3), nil, nil)
+	full(2, false)
+	if code := w.giveUpSeat(tp, 3, true); code != model.CodeNone {
+		t.Fatal(code)
+	}
+	w.expect(tp, 2, ids(2), nil, nil)
+	full(2, true)
+	full(3, false)
+	w.propose(tp, ids(1, 2, 3))
+	w.kill(2)
+	w.expect(tp, 3, ids(1, 3), nil, nil) // 1 is preferred, and full
+	w.kill(3)
+	w.expect(tp, 1, ids(1), nil, nil)
+}
+
 func TestR8StaleSurrendersAreRefused(t *testing.T) {
 	w := newWorld(t, Config{})
 	w.join(1, 2, 3, 4)

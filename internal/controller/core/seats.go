@@ -34,6 +34,8 @@ type seater struct {
 	image *metadata.Image
 	// ends says where a replica's log ends; false where its present incarnation has not told.
 	ends func(tp model.TopicPartition, id model.NodeID) (logEnd, bool)
+	// full says whose disk takes no appends: such a one is elected where none of its kind has room.
+	full func(model.NodeID) bool
 }
 
 // reseat returns the partition after its replicas met their fates, with a leader where one can be had (rule R11): members that
@@ -69,23 +71,20 @@ func settle(p *metadata.Partition, minISR int) {
 	p.ELR = keep(p.ELR, func(id model.NodeID) bool { return !p.InISR(id) })
 }
 
-// elect gives the partition a leader: the first live ISR member in the order of the replicas, else the first live ELR member,
-// else, where all that could know have lost their seat, the one of them that knows most (rule R10), else nobody.
+// elect gives the partition a leader: the first live ISR member in the order of the replicas, else the first live ELR member, of
+// each kind one with room on its disk before the others; else, where all that could know have lost their seat, the one of them
+// that knows most (rule R10), else nobody.
 func (s seater) elect(tp model.TopicPartition, p *metadata.Partition, minISR int) {
 	p.Leader = model.NoNode
-	for _, id := range p.Replicas {
-		if p.InISR(id) && s.live(id) {
-			p.Leader, p.PossiblyLossy = id, false
-			return
-		}
+	if id, ok := s.first(p.Replicas, p.InISR); ok {
+		p.Leader, p.PossiblyLossy = id, false
+		return
 	}
-	for _, id := range p.Replicas {
-		if p.InELR(id) && s.live(id) {
-			p.Leader, p.PossiblyLossy = id, false
-			p.ISR = with(p.ISR, id)
-			settle(p, minISR)
-			return
-		}
+	if id, ok := s.first(p.Replicas, p.InELR); ok {
+		p.Leader, p.PossiblyLossy = id, false
+		p.ISR = with(p.ISR, id)
+		settle(p, minISR)
+		return
 	}
 	if len(p.ISR) > 0 || len(p.ELR) > 0 {
 		return
@@ -94,6 +93,21 @@ func (s seater) elect(tp model.TopicPartition, p *metadata.Partition, minISR int
 		p.Leader, p.PossiblyLossy = id, true
 		p.ISR, p.LastKnown = with(nil, id), nil
 	}
+}
+
+// first is the first live replica that fulfils ok and whose disk has room, else the first live one that fulfils it.
+func (s seater) first(replicas []model.NodeID, ok func(model.NodeID) bool) (model.NodeID, bool) {
+	crowded := model.NoNode
+	for _, id := range replicas {
+		switch {
+		case !ok(id) || !s.live(id):
+		case !s.full(id):
+			return id, true
+		case crowded == model.NoNode:
+			crowded = id
+		}
+	}
+	return crowded, crowded != model.NoNode
 }
 
 func (s seater) live(id model.NodeID) bool {

@@ -60,6 +60,7 @@ type session struct {
 	moved    model.MetadataOffset // of a stopping broker: when its leaderships had moved; 0 while they have not
 	probing  int                  // probes under way
 	dead     bool                 // a probe was refused, or answered by another incarnation
+	full     bool                 // its disk takes no appends
 }
 
 // Target is a broker to probe.
@@ -155,21 +156,21 @@ func (s *State) Touch(req *internalv1.HeartbeatRequest, now time.Time) (*interna
 	if err != nil {
 		return nil, err
 	}
-	x := s.touch(b, model.MetadataOffset(req.GetMetadataOffset()), now)
+	x := s.touch(b, req, now)
 	if req.GetGoodbye() || req.GetWantStop() || b.Fenced || x.dead || len(req.GetLogEnds()) > 0 {
 		return nil, nil //nolint:nilnil // documented: nothing wrong, and something left to decide
 	}
 	return &internalv1.HeartbeatResponse{MetadataOffset: uint64(s.image.Offset())}, nil
 }
 
-func (s *State) touch(b *metadata.Broker, applied model.MetadataOffset, now time.Time) *session {
+func (s *State) touch(b *metadata.Broker, req *internalv1.HeartbeatRequest, now time.Time) *session {
 	x := s.sessions[b.ID]
 	if x == nil || x.epoch != b.Epoch {
 		x = &session{epoch: b.Epoch}
 		s.sessions[b.ID] = x
 	}
 	x.lastBeat, x.deadline, x.dead = now, now.Add(s.cfg.SessionTimeout), false
-	x.offset = max(x.offset, applied)
+	x.offset, x.full = max(x.offset, model.MetadataOffset(req.GetMetadataOffset())), req.GetDisk().GetFull()
 	return x
 }
 

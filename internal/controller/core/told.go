@@ -19,7 +19,7 @@ type confession struct {
 // seats decides on the image as the batch has it so far.
 func (b *Batch) seats() seater {
 	image := b.Image()
-	return seater{image: image, ends: func(tp model.TopicPartition, id model.NodeID) (logEnd, bool) {
+	return seater{image: image, full: b.state.full, ends: func(tp model.TopicPartition, id model.NodeID) (logEnd, bool) {
 		broker, ok := image.Broker(id)
 		told := b.state.told[id]
 		if !ok || told.epoch != broker.Epoch {
@@ -31,6 +31,12 @@ func (b *Batch) seats() seater {
 		}
 		return end, listed || told.nothing
 	}}
+}
+
+// full says whether a broker told with its last heartbeat that its disk takes no appends.
+func (s *State) full(id model.NodeID) bool {
+	x := s.sessions[id]
+	return x != nil && x.full
 }
 
 // tell takes in what a broker said of its logs; what the same registration said before stands where this is silent.

@@ -13,6 +13,8 @@ import (
 // position from before counts (R2), and fetches anew. A leader hands over
 // first, as soon as another replica could lead; until then it serves what is intact.
 type mending struct {
+	failed   bool // the log refused to go on: a leader is relieved, a follower stays away
+	forGood  bool // until it is opened anew; else until the next leader epoch
 	damaged  bool
 	from     int64 // the first damaged offset
 	inFlight bool  // a Verify or a GiveUp is with the shell
@@ -84,7 +86,16 @@ func (r *Replica) HandingOver() bool {
 // mendOn decides the next step of the mending.
 func (r *Replica) mendOn(now time.Duration, out *Output) {
 	m := &r.mend
-	if !m.damaged || m.inFlight || now < m.retryAt {
+	if m.inFlight || now < m.retryAt {
+		return
+	}
+	if m.failed {
+		if r.leader == r.self && r.lead.successor {
+			r.askToGiveUp(out)
+		}
+		return
+	}
+	if !m.damaged {
 		return
 	}
 	switch r.role {
@@ -159,8 +170,21 @@ func (r *Replica) DiscardFailed(now time.Duration) {
 	m.retries++
 }
 
+// LogFailed reports that the log refused to go on, though the disk has not failed: for good, or this once. Who leads hands over as
+// soon as it can.
+func (r *Replica) LogFailed(forGood bool, now time.Duration) Output {
+	successor := r.lead.successor
+	out := r.Offline()
+	r.mend.failed, r.mend.forGood, r.lead.successor = true, r.mend.forGood || forGood, successor
+	r.mendOn(now, &out)
+	return out
+}
+
 // mayMend says whether the passing of time alone can bring the mending on.
 func (r *Replica) mayMend() bool {
+	if r.mend.failed {
+		return !r.mend.inFlight && r.leader == r.self && r.lead.successor
+	}
 	return r.mend.damaged && !r.mend.inFlight && (r.role == RoleFollower || r.lead.successor)
 }
 
@@ -170,9 +194,9 @@ func (r *Replica) CanHandOver() bool { return r.role == RoleLeader && r.lead.suc
 // mendImage begins the mending anew after an image: what was asked in another role or epoch counts no more.
 func (r *Replica) mendImage(st PartitionState, anew bool, now time.Duration, out *Output) {
 	r.seated = slices.Contains(st.ISR, r.self) || slices.Contains(st.ELR, r.self)
-	if r.role == RoleLeader {
+	if r.leader == r.self {
 		r.lead.successor = slices.ContainsFunc(st.Replicas, func(m Member) bool {
-			return m.ID != r.self && !m.Fenced && (slices.Contains(st.ISR, m.ID) || slices.Contains(st.ELR, m.ID))
+			return m.ID != r.self && m.mayLead() && (slices.Contains(st.ISR, m.ID) || slices.Contains(st.ELR, m.ID))
 		})
 	}
 	m, leader := &r.mend, Member{ID: st.Leader}

@@ -27,7 +27,7 @@ type following struct {
 // SubscribeDue says from when on the follower wants to subscribe; false when it has a subscription, is about to begin its log
 // anew, or is no follower.
 func (r *Replica) SubscribeDue() (at time.Duration, wanted bool) {
-	if r.role != RoleFollower || r.follow.streaming || r.follow.restart || r.mend.damaged {
+	if r.role != RoleFollower || r.follow.streaming || r.follow.restart || r.mend.damaged || r.crowd.full {
 		return 0, false
 	}
 	return r.follow.retryAt, true

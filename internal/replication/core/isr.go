@@ -245,6 +245,7 @@ func (r *Replica) Tick(now time.Duration) Output {
 		}
 	}
 	r.mendOn(now, &out)
+	r.crowdOn(now, &out)
 	return out
 }
 
@@ -252,10 +253,12 @@ func (r *Replica) Tick(now time.Duration) Output {
 func (r *Replica) NeedsTick() bool {
 	switch r.role {
 	case RoleLeader:
-		return r.lead.proposal.phase != proposalIdle || r.mayDiffer() || r.mayMend() || r.mustTell()
+		return r.lead.proposal.phase != proposalIdle || r.mayDiffer() || r.mayMend() || r.mustTell() || r.crowd.full
 	case RoleFollower:
 		return !r.follow.streaming && (!r.mend.damaged || r.mayMend())
-	case RoleOffline, RoleStopped:
+	case RoleOffline:
+		return r.mend.failed && r.mayMend()
+	case RoleStopped:
 		return false
 	default:
 		return false

@@ -12,7 +12,8 @@ type leading struct {
 	epochStart int64
 	position   int64 // the leader's own, as last told by Output.Position
 	isr        []model.NodeID
-	successor  bool       // another live replica is in ISR or ELR
+	successor  bool       // another replica is in ISR or ELR and could lead
+	heir       bool       // one that is in the ISR
 	followers  []follower // in the order of the assignment, without this broker
 	proposal   proposing
 }
@@ -81,7 +82,7 @@ func (l *leading) takeImage(r *Replica, st PartitionState, newPartitionEpoch boo
 		f := newFollower(m, backoff{}, r.log.End, now)
 		if i := l.index(m.ID); i >= 0 && l.followers[i].BrokerEpoch >= m.BrokerEpoch {
 			f = l.followers[i] // a subscription may be newer than the image
-			f.Fenced = m.Fenced
+			f.Fenced, f.Stopping = m.Fenced, m.Stopping
 		}
 		if f.ends != unknownEnds {
 			f.lag.reached(r.position(f.ends), r.log.End, now) // the flush mode may have changed
@@ -168,7 +169,7 @@ func (r *Replica) FollowerSubscribed(sub Subscribe, now time.Duration) (Subscrib
 	}
 	f := r.lead.find(sub.Follower)
 	if sub.FollowerEpoch > f.BrokerEpoch {
-		*f = newFollower(Member{ID: f.ID, BrokerEpoch: sub.FollowerEpoch, Fenced: f.Fenced}, backoff{}, r.log.End, now)
+		*f = newFollower(Member{ID: f.ID, BrokerEpoch: sub.FollowerEpoch, Fenced: f.Fenced, Stopping: f.Stopping}, backoff{}, r.log.End, now)
 	}
 	if sub.SubscriptionID < f.subID {
 		// It was overtaken on its way: the follower no longer listens to it, and the newer one lives.

@@ -29,6 +29,7 @@ type Replica struct {
 	lead   leading
 	follow following
 	mend   mending
+	crowd  crowding
 }
 
 // NewReplica returns an offline replica of the broker self in its incarnation brokerEpoch, over a log as recovery left it.
@@ -72,6 +73,9 @@ func (r *Replica) Apply(st PartitionState, now time.Duration) Output {
 	if r.role == RoleStopped || st.LeaderEpoch < r.leaderEpoch || st.PartitionEpoch < r.partitionEpoch {
 		return out
 	}
+	if st.LeaderEpoch > r.leaderEpoch && !r.mend.forGood {
+		r.mend.failed = false
+	}
 	role := r.roleFor(st)
 	anew := role != r.role || st.Leader != r.leader || st.LeaderEpoch != r.leaderEpoch
 	newPartitionEpoch := st.PartitionEpoch > r.partitionEpoch
@@ -89,6 +93,7 @@ func (r *Replica) Apply(st PartitionState, now time.Duration) Output {
 		r.moved(now, &out)
 	}
 	r.mendImage(st, anew, now, &out)
+	r.crowdImage(st, anew, now, &out)
 	return out
 }
 
@@ -101,7 +106,7 @@ func (r *Replica) roleFor(st PartitionState) Role {
 		}
 	}
 	switch {
-	case own < 0 || st.Leader == model.NoNode:
+	case own < 0 || st.Leader == model.NoNode || r.mend.failed:
 		return RoleOffline
 	case st.Replicas[own].BrokerEpoch != r.brokerEpoch && !plantedResumeEpoch:
 		return RoleOffline // the image is older than our own registration (R6, R9), or somebody has registered after us

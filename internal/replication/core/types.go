@@ -66,6 +66,8 @@ type Config struct {
 	RejoinMin, RejoinMax time.Duration
 	// RetryMin and RetryMax bound the wait to repeat a proposal or a subscription; defaults 20 ms and 1 s.
 	RetryMin, RetryMax time.Duration
+	// FullTimeMax is how long a leader's disk may be full before it hands over, and the least time between two such wishes; default 1 s.
+	FullTimeMax time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -79,6 +81,7 @@ func (c Config) withDefaults() Config {
 	set(&c.RejoinMax, 30*time.Second)
 	set(&c.RetryMin, 20*time.Millisecond)
 	set(&c.RetryMax, time.Second)
+	set(&c.FullTimeMax, time.Second)
 	return c
 }
 
@@ -90,7 +93,12 @@ type Member struct {
 	BrokerEpoch model.BrokerEpoch
 	// Fenced says that it may neither lead nor join the ISR at the moment. Unused in proposals.
 	Fenced bool
+	// Stopping says that it is on its way to a clean stop and gets no leadership. Unused in proposals.
+	Stopping bool
 }
+
+// mayLead says whether the controller would give it a leadership.
+func (m Member) mayLead() bool { return !m.Fenced && !m.Stopping }
 
 // PartitionState is what an image says of the partition. The Replica copies what it keeps.
 type PartitionState struct {
@@ -160,6 +168,9 @@ type Output struct {
 	Verify *Verify
 	// GiveUp asks to send the wish to the controller; then GiveUpDone is to be called.
 	GiveUp *GiveUp
+	// HandOver asks the controller to let another replica lead: this one's log is whole and takes no more. Then HandOverDone is to be
+	// called.
+	HandOver *GiveUp
 	// Discard asks to put the damage aside, and all that lies behind it; then Truncated is to be called, or DiscardFailed.
 	Discard bool
 	// FollowersReady says that NextFrame may have something to send.
