@@ -166,19 +166,42 @@ func (m *Manager) check(s suspicion) {
 	}
 }
 
-// discard puts the damage aside, with all that lies behind it. The caller holds p.mu.
-func (m *Manager) discard(p *partition, fx *effects) {
-	before, damage := p.log.LogEndOffset(), p.log.Damage()
-	if damage != nil {
-		if _, err := p.log.DiscardDamage(); err != nil {
-			if p.log.Failed() != nil {
-				m.logFailed(p, "put damaged files aside", err, fx)
-				return
+// beginDiscard puts the damage aside in the background: what is intact of a segment is copied, which may take long.
+func (m *Manager) beginDiscard(p *partition, seq uint64) {
+	started := m.group != nil && m.group.Go("damage-discarder", func(context.Context) error {
+		pending, err := p.log.PrepareDiscard()
+		defer pending.Abort()
+		m.run(p, func(fx *effects) core.Output {
+			if p.replica.Discarding(seq) {
+				m.endDiscard(p, seq, pending, err, fx)
 			}
-			m.opts.Logger.Warn("damaged files could not be put aside, it is tried again", "partition", p.tp.String(), "error", err)
-			p.replica.DiscardFailed(m.now())
-			return
-		}
+			return core.Output{}
+		})
+		return nil
+	})
+	if !started {
+		m.run(p, func(*effects) core.Output {
+			p.replica.DiscardFailed(seq, m.now())
+			return core.Output{}
+		})
+	}
+}
+
+// endDiscard ends the log before its damage. The caller holds p.mu.
+func (m *Manager) endDiscard(p *partition, seq uint64, pending *storage.PendingDiscard, err error, fx *effects) {
+	before, damage := p.log.LogEndOffset(), p.log.Damage()
+	if pending != nil {
+		_, err = pending.Commit()
+	}
+	switch {
+	case err != nil && p.log.Failed() != nil:
+		m.logFailed(p, "put damaged files aside", err, fx)
+		return
+	case err != nil:
+		m.opts.Logger.Warn("damaged files could not be put aside, it is tried again", "partition", p.tp.String(), "error", err)
+		p.replica.DiscardFailed(seq, m.now())
+		return
+	case pending != nil:
 		m.metrics.discards.Inc()
 		m.opts.Logger.Warn("damaged files were put aside, the replica fetches anew", "partition", p.tp.String(), "file", damage.File,
 			"leader", p.replica.Leader(), "from_offset", p.log.LogEndOffset(), "to_offset", before)

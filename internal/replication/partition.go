@@ -64,6 +64,7 @@ type effects struct {
 	verify   *core.Verify
 	giveUp   *core.GiveUp
 	handOver *core.GiveUp
+	discard  uint64 // the damage is to be discarded; 0 for not
 	failed   error // the disk failed
 }
 
@@ -113,7 +114,7 @@ func (m *Manager) apply(p *partition, out core.Output, fx *effects) {
 		fx.handOver = out.HandOver
 	}
 	if out.Discard {
-		m.discard(p, fx)
+		fx.discard = out.DiscardSeq
 	}
 	if out.PositionMoved {
 		p.waiting.complete(p, acksLeader, out.Position, fx)
@@ -231,6 +232,9 @@ func (m *Manager) settle(p *partition, fx *effects) {
 	}
 	if fx.verify != nil {
 		m.beginVerify(p, *fx.verify)
+	}
+	if fx.discard != 0 {
+		m.beginDiscard(p, fx.discard)
 	}
 	if fx.giveUp != nil {
 		reason := "bytes of its log are not what was written"

@@ -21,6 +21,8 @@ type Log struct {
 	tp   model.TopicPartition
 	path string
 
+	// discardMu is held while damage is about to be discarded. It is taken before syncMu.
+	discardMu sync.Mutex
 	// syncMu serialises what must not run beside a sync: Sync itself, truncation, closing. It is taken before mu.
 	syncMu sync.Mutex
 	// mu is the writer's lock.

@@ -252,36 +252,8 @@ func (l *Log) removeSnapshots(which func(offset int64) bool) error {
 	return nil
 }
 
-// DiscardDamage gives up everything from Damage().From on, so that a replica can fetch it anew from its leader: the
-// damaged file and all later segments are kept aside under names that end in .corrupt, the intact beginning stays. It
-// returns the new LogEndOffset; without damage it changes nothing.
-func (l *Log) DiscardDamage() (logEndOffset int64, err error) {
-	l.syncMu.Lock()
-	defer l.syncMu.Unlock()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err := l.usable(); err != nil || l.damage == nil {
-		return l.end, err
-	}
-	i, from := segmentOf(l.segs, l.damage.From), l.damage.From
-	for i > 0 && l.segs[i].base == from && l.segs[i].logName() != l.damage.File {
-		i-- // the damage is a missing tail of the segment before
-	}
-	// Offsets before the damage that compaction has left out are given up too: a segment is sealed where its last batch ends.
-	if end, err := l.endBefore(i, l.damage.Position); err == nil {
-		from = min(max(end, l.start), from)
-	}
-	if err := l.cutAt(i, l.damage.Position, from, min(l.damage.From, from+1), l.keepCorrupt); err != nil {
-		if l.notBegun(err) {
-			return l.end, fmt.Errorf("log %s: discard from offset %d: %w", l.tp, from, err)
-		}
-		return l.end, l.fail(ErrLogFailed, fmt.Errorf("discard from offset %d: %w", from, err))
-	}
-	return l.end, nil
-}
-
-// keepCorrupt sets the segments from i on aside and writes the intact beginning of segment i anew.
-func (l *Log) keepCorrupt(i int, pos, _ int64) error {
+// keepCorrupt sets the segments from i on aside; the intact beginning of segment i, which was copied before, takes its place.
+func (l *Log) keepCorrupt(i int, _, _ int64) error {
 	for _, s := range slices.Backward(l.segs[i+1:]) {
 		if err := l.putAside(s); err != nil {
 			return err
@@ -296,9 +268,6 @@ func (l *Log) keepCorrupt(i int, pos, _ int64) error {
 		}
 	}
 	s := l.segs[i]
-	if err := l.copyPrefix(s, pos, s.logName()+tempSuffix); err != nil {
-		return err
-	}
 	if err := l.putAside(s); err != nil {
 		return err
 	}

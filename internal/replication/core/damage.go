@@ -17,7 +17,7 @@ type mending struct {
 	forGood  bool // until it is opened anew; else until the next leader epoch
 	damaged  bool
 	from     int64 // the first damaged offset
-	inFlight bool  // a Verify or a GiveUp is with the shell
+	inFlight bool  // a Verify, a GiveUp or a Discard is with the shell
 	seq      uint64
 	leader   Member // the leader of the newest image
 	verified bool   // it has shown in this leader epoch that it holds all that it has from there on
@@ -115,7 +115,9 @@ func (r *Replica) mendOn(now time.Duration, out *Output) {
 		case r.seated || r.follow.subscribed:
 			r.askToGiveUp(out)
 		default:
-			out.Discard = true
+			m.seq++
+			m.inFlight = true
+			out.Discard, out.DiscardSeq = true, m.seq
 		}
 	case RoleOffline, RoleStopped:
 	}
@@ -163,9 +165,19 @@ func (r *Replica) GiveUpDone(seq uint64, accepted bool, now time.Duration) {
 	}
 }
 
-// DiscardFailed reports that the damage could not be discarded now; it is tried again after a while.
-func (r *Replica) DiscardFailed(now time.Duration) {
+// Discarding says whether the Discard seq is still to be done: the role, the leader epoch and the damage are what it was decided on.
+func (r *Replica) Discarding(seq uint64) bool {
 	m := &r.mend
+	return r.role == RoleFollower && m.damaged && m.inFlight && m.seq == seq
+}
+
+// DiscardFailed reports that the damage could not be discarded now; it is tried again after a while.
+func (r *Replica) DiscardFailed(seq uint64, now time.Duration) {
+	m := &r.mend
+	if !r.Discarding(seq) {
+		return
+	}
+	m.inFlight = false
 	m.retryAt = now + doubled(r.cfg.RetryMax, mendRetryMax, m.retries)
 	m.retries++
 }
@@ -217,5 +229,5 @@ func (r *Replica) mendLog(log LogState) {
 		r.mend = mending{seq: r.mend.seq, leader: r.mend.leader}
 		return
 	}
-	r.mend.damaged, r.mend.from = true, log.DamagedFrom
+	r.mend.damaged, r.mend.from, r.mend.inFlight = true, log.DamagedFrom, false
 }

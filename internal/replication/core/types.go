@@ -171,8 +171,10 @@ type Output struct {
 	// HandOver asks the controller to let another replica lead: this one's log is whole and takes no more. Then HandOverDone is to be
 	// called.
 	HandOver *GiveUp
-	// Discard asks to put the damage aside, and all that lies behind it; then Truncated is to be called, or DiscardFailed.
-	Discard bool
+	// Discard asks to put the damage aside, and all that lies behind it; then Truncated is to be called, or DiscardFailed. The
+	// preparations may take their time; then Discarding says whether it is still to be done.
+	Discard    bool
+	DiscardSeq uint64
 	// FollowersReady says that NextFrame may have something to send.
 	FollowersReady bool
 	// Stopped is set when the replica stops: it carries COMMITTED_DATA_DIVERGED.
