@@ -76,7 +76,7 @@ var (
 		"Replicas here that differ from their leader's in committed records, each sound by itself.",
 		"above 0: compare the replicas and decide which to keep; nothing is deleted")
 	metricDiscards     = declared(telemetry.KindCounter, "discarded_damages_total", "Damaged logs that were cut, with the files kept aside, to be fetched anew.", "")
-	metricSeatsGivenUp = declared(telemetry.KindCounter, "given_up_seats_total", "Seats in ISR and ELR, and leaderships, given up by damaged replicas.", "")
+	metricSeatsGivenUp = declared(telemetry.KindCounter, "given_up_seats_total", "Seats in ISR and ELR, and leaderships, given up by replicas that are damaged or have no room.", "")
 	metricBadFrames    = declared(telemetry.KindCounter, "bad_frames_total", "Frames of leaders whose batches failed their checks and were not appended.",
 		"it rises: a leader's memory or the network alters bytes")
 	metricComparisons = declared(telemetry.KindCounter, "digest_comparisons_total", "Ranges whose digest a follower has compared with its leader's.", "")

@@ -65,7 +65,7 @@ type effects struct {
 	giveUp   *core.GiveUp
 	handOver *core.GiveUp
 	discard  uint64 // the damage is to be discarded; 0 for not
-	failed   error // the disk failed
+	failed   error  // the disk failed
 }
 
 // completion is the end of one append.
