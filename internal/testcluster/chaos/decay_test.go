@@ -167,4 +167,3 @@ func (c *cluster) metric(node int, name string) (sum float64) {
 	}
 	return sum
 }
-
