@@ -98,7 +98,8 @@ func decodeFileHeader(b []byte) (h fileHeader, ok bool, err error) {
 		size: int64(be.Uint64(b[8:])), generation: be.Uint64(b[16:]), salt: be.Uint64(b[24:]), //nolint:gosec // checked below
 		liveFrom: be.Uint64(b[32:]), last: be.Uint64(b[40:]), closedRounds: be.Uint64(b[48:]), closedForgets: be.Uint64(b[56:]),
 	}
-	return h, h.size > 0 && h.generation <= h.last && h.last < math.MaxInt64 && h.liveFrom > 0, nil
+	return h, h.size > 0 && h.generation <= h.last && h.last < math.MaxInt64 &&
+		h.liveFrom > 0 && h.liveFrom <= h.last+1, nil
 }
 
 // newer says whether a header was written after another one of the same file.
@@ -147,7 +148,7 @@ func decodeRoundHeader(b []byte) (h roundHeader, ok bool) {
 		length: int64(be.Uint32(b[4:])), frames: be.Uint32(b[8:]), generation: be.Uint64(b[16:]), round: be.Uint64(b[24:]),
 		salt: be.Uint64(b[32:]), liveFrom: be.Uint64(b[40:]), forgets: be.Uint64(b[48:]),
 	}
-	return h, h.length >= roundHeaderBytes && h.length <= MaxRoundBytes && h.round > 0 &&
+	return h, h.length >= roundHeaderBytes && h.length <= MaxRoundBytes && h.round > 0 && h.liveFrom <= h.generation &&
 		int64(h.frames) <= (h.length-roundHeaderBytes)/frameHeaderBytes
 }
 

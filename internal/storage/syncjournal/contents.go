@@ -115,26 +115,29 @@ func Read(fsy fsys.FS, dir string) (c *Contents, err error) {
 
 // readParts reads the live generations, and notes those that are not there.
 func (c *Contents) readParts(files [2]*journalFile, liveFrom, last uint64) error {
-	unreadable := false
-	for _, f := range files {
-		if f != nil && !f.whole {
-			unreadable = true
-			c.Damage = append(c.Damage, &DamageError{File: f.name, Reason: f.why})
+	for i, f := range files {
+		switch name := path.Join(c.dir, fileNames[i]); {
+		case f != nil && !f.whole:
+			c.lose(name, 0, f.why)
+		case f == nil && liveFrom <= last: // made before the first generation began
+			c.lose(name, 0, "the file is missing")
 		}
 	}
 	if last > 1 && liveFrom < last-1 { // two files hold two generations
-		c.Damage = append(c.Damage, &DamageError{
-			File: path.Join(c.dir, fileNames[liveFrom%2]), Generation: liveFrom,
-			Reason: fmt.Sprintf("generations %d to %d are gone", liveFrom, last-2),
-		})
+		c.lose(path.Join(c.dir, fileNames[liveFrom%2]), liveFrom, fmt.Sprintf("generations %d to %d are gone", liveFrom, last-2))
 		liveFrom = last - 1
+	}
+	for g := liveFrom; g <= last; g++ {
+		if f := files[g%2]; f != nil && f.whole && f.head.generation != g {
+			c.lose(f.name, g, fmt.Sprintf("the file holds generation %d", f.head.generation))
+		}
 	}
 	for g := liveFrom; g <= last; g++ {
 		p, err := c.readPart(files, g, last)
 		if err != nil {
 			return err
 		}
-		if unreadable { // what lies there may forget anything
+		if len(c.Damage) > 0 { // a whole file is lost: it may have been the newer one, and have forgotten anything
 			p.doubt()
 		}
 		c.parts = append(c.parts, p)
@@ -142,21 +145,18 @@ func (c *Contents) readParts(files [2]*journalFile, liveFrom, last uint64) error
 	return nil
 }
 
-// readPart reads generation g, which is live.
+// lose notes that all that a file held is lost.
+func (c *Contents) lose(name string, generation uint64, why string) {
+	c.Damage = append(c.Damage, &DamageError{File: name, Generation: generation, Reason: why})
+}
+
+// readPart reads generation g, which is live; nothing where its file is lost.
 func (c *Contents) readPart(files [2]*journalFile, g, last uint64) (*part, error) {
 	p := &part{
 		generation: g, ends: make(map[model.TopicPartition]End), forgotten: make(map[model.TopicPartition]int),
 	}
 	f := files[g%2]
 	if f == nil || !f.whole || f.head.generation != g {
-		why := "the file is missing"
-		if f != nil {
-			why = fmt.Sprintf("the file holds generation %d", f.head.generation)
-		}
-		if f == nil || f.whole { // otherwise it is noted
-			p.damage = append(p.damage, &DamageError{File: path.Join(c.dir, fileNames[g%2]), Generation: g, Reason: why})
-		}
-		p.doubt()
 		return p, nil
 	}
 	s := &scanner{file: f, head: f.head, part: p, end: min(f.size, f.head.size)/pageBytes*pageBytes - pageBytes}
@@ -164,13 +164,17 @@ func (c *Contents) readPart(files [2]*journalFile, g, last uint64) (*part, error
 		s.closed, s.rounds, s.forgets = true, next.head.closedRounds, next.head.closedForgets
 	}
 	p.salt = f.head.salt
+	if err := s.scan(); err != nil {
+		return nil, err
+	}
 	if f.size != f.head.size {
 		p.damage = append(p.damage, &DamageError{
 			File: f.name, Position: min(f.size, f.head.size), Generation: g,
 			Reason: fmt.Sprintf("the file has %d bytes and was made with %d", f.size, f.head.size),
 		})
+		p.doubt()
 	}
-	return p, s.scan()
+	return p, nil
 }
 
 // combine puts the generations together.

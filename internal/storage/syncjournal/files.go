@@ -149,8 +149,8 @@ func (j *Journal) removeUnusable() error {
 }
 
 // Prepare makes the files that are not there and fills them with zeros, which takes as long as writing FileBytes twice; other
-// methods can be called meanwhile. Clear comes first. Where the disk is too full (fsys.ErrNoSpace) nothing is left behind,
-// and Prepare can be called again; other errors fail the journal, which holds nothing then.
+// methods can be called meanwhile. Clear comes first. Where the disk is too full (fsys.ErrNoSpace) nothing is left behind.
+// After that and other errors Prepare can be called again; a failed sync fails the journal, which holds nothing then.
 func (j *Journal) Prepare() error {
 	j.preparing.Lock()
 	defer j.preparing.Unlock()
@@ -174,11 +174,11 @@ func (j *Journal) Prepare() error {
 			j.files[i] = f
 		}
 	}
-	if errors.Is(err, fsys.ErrNoSpace) && !errors.Is(err, fsys.ErrSyncFailed) {
-		return fmt.Errorf("make the sync journal: %w", err)
+	if errors.Is(err, fsys.ErrSyncFailed) {
+		return j.fail(err)
 	}
 	if err != nil {
-		return j.fail(err)
+		return fmt.Errorf("make the sync journal: %w", err)
 	}
 	j.ready = true
 	return nil
@@ -248,9 +248,9 @@ func (j *Journal) removeTemp(index int) error {
 // fill writes zeros, so that later syncs change no metadata, and the first headers. No generation has begun in it, and
 // while it is made nothing is live.
 func (j *Journal) fill(file fsys.File) error {
-	chunk := make([]byte, zeroChunk)
+	chunk := make([]byte, min(zeroChunk, j.fileSize))
 	for file.Position() < j.fileSize {
-		if _, err := file.Append(chunk[:min(zeroChunk, j.fileSize-file.Position())]); err != nil {
+		if _, err := file.Append(chunk[:min(int64(len(chunk)), j.fileSize-file.Position())]); err != nil {
 			return err
 		}
 	}

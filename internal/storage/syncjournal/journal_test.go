@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"hash/crc32"
 	"maps"
+	"path"
+	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/penstock-io/penstock/internal/fsys"
@@ -339,6 +342,42 @@ func TestPrepareOnAFullDiskCanBeRepeated(t *testing.T) {
 	wantFound(t, disk, frame(1, 1, 10))
 }
 
+// A journal whose files cannot be made holds nothing: it can be tried again, and a stop is clean all the same.
+func TestPrepareThatFailsCanBeRepeatedUnlessASyncFailed(t *testing.T) {
+	for _, op := range []fsys.Op{fsys.OpMkdirAll, fsys.OpCreate, fsys.OpAppend, fsys.OpOverwrite, fsys.OpRename, fsys.OpOpen} {
+		disk := newDisk(t, 1)
+		j := openTest(t, disk)
+		must(t, j.Clear())
+		fails := true
+		disk.SetInjector(func(found fsys.Op, _ string) error {
+			if found == op && fails {
+				fails = false
+				return errors.New("not now")
+			}
+			return nil
+		})
+		if err := j.Prepare(); err == nil || j.Ready() || errors.Is(err, ErrFailed) {
+			t.Fatalf("%s: prepared %t, %v", op, j.Ready(), err)
+		}
+		must(t, j.Clear())
+		must(t, j.Prepare())
+		write(t, j, frame(1, 1, 10))
+		wantFound(t, disk.Crash(), frame(1, 1, 10))
+	}
+	for _, op := range []fsys.Op{fsys.OpSyncData, fsys.OpSyncDir} {
+		disk := newDisk(t, 1)
+		j := openTest(t, disk)
+		must(t, j.Clear())
+		disk.SetInjector(func(found fsys.Op, _ string) error {
+			if found == op {
+				return errors.New("not now")
+			}
+			return nil
+		})
+		wantIs(t, j.Prepare(), ErrFailed)
+	}
+}
+
 func TestAnotherFileSizeReplacesTheFiles(t *testing.T) {
 	disk := newDisk(t, 1)
 	j := ready(t, disk)
@@ -352,4 +391,86 @@ func TestAnotherFileSizeReplacesTheFiles(t *testing.T) {
 	must(t, j.Prepare())
 	write(t, j, frame(1, 2, testFile))
 	wantFound(t, disk, frame(1, 2, testFile))
+}
+
+// Writers, a releaser, one that forgets and readers of the numbers, at once, on the machine's own file system; then the
+// files are read as the next process finds them.
+func TestConcurrentUse(t *testing.T) {
+	dir := filepath.ToSlash(t.TempDir()) + "/sync-journal"
+	j, err := Open(fsys.OS(), dir, Options{FileBytes: 1 << 20, Salt: testSalt})
+	must(t, err)
+	must(t, j.Clear())
+	must(t, j.Prepare())
+	const writers, rounds = 4, 50
+	var wg sync.WaitGroup
+	for w := range writers {
+		wg.Go(func() {
+			for n := range rounds {
+				_, err := j.Write([]Frame{frame(w, n, 20_000)})
+				if errors.Is(err, ErrFull) {
+					err = j.Release(j.OldestLive())
+				}
+				if err != nil {
+					t.Error(err)
+				}
+				if w == 0 && n%10 == 0 {
+					if err := j.Forget([]model.TopicPartition{logOf(w)}); err != nil || j.Holds(logOf(w)) {
+						t.Errorf("forget: %v, still held %t", err, j.Holds(logOf(w)))
+					}
+				}
+				if !j.Ready() || j.OldestLive() > j.Generation()+1 {
+					t.Error("not ready")
+				}
+			}
+		})
+	}
+	wg.Wait()
+	must(t, j.Close())
+	c, err := Read(fsys.OS(), dir)
+	must(t, err)
+	last := make(map[model.TopicPartition]int64)
+	must(t, c.Each(func(f Frame) error {
+		if want := frame(int(f.Log.Partition), int(f.EndOffset), 20_000); describe(f) != describe(want) || f.EndOffset <= last[f.Log] {
+			t.Errorf("found %s behind %d, want %s", describe(f), last[f.Log], describe(want))
+		}
+		last[f.Log] = f.EndOffset
+		return nil
+	}))
+	if len(c.Damage) > 0 || len(last) == 0 {
+		t.Fatalf("%d logs, damage %v", len(last), c.Damage)
+	}
+}
+
+func TestEachEndsWithTheFirstError(t *testing.T) {
+	disk := newDisk(t, 1)
+	j := ready(t, disk)
+	write(t, j, frame(1, 1, 10), frame(1, 2, 10))
+	c, err := Read(disk, testDir)
+	must(t, err)
+	stop, calls := errors.New("stop"), 0
+	wantIs(t, c.Each(func(Frame) error { calls++; return stop }), stop)
+	if calls != 1 {
+		t.Fatalf("called %d times", calls)
+	}
+	must(t, disk.Flip(path.Join(testDir, fileNames[1]), pageBytes+200, 1))
+	if err := c.Each(func(Frame) error { return nil }); err == nil {
+		t.Fatal("what has changed since it was checked was delivered")
+	}
+}
+
+func TestForgettingManyLogsTakesSeveralRounds(t *testing.T) {
+	disk := newDisk(t, 1)
+	j, err := Open(disk, testDir, Options{FileBytes: 2 << 20, Salt: testSalt})
+	must(t, err)
+	must(t, j.Clear())
+	must(t, j.Prepare())
+	logs := make([]model.TopicPartition, 2*forgetsARound+1)
+	frames := make([]Frame, len(logs))
+	for i := range logs {
+		frames[i] = frame(i, 1, 1)
+		logs[i] = frames[i].Log
+	}
+	write(t, j, frames...)
+	must(t, j.Forget(logs[:len(logs)-1]))
+	wantFound(t, disk.Clone(1).Crash(), frames[len(logs)-1])
 }
