@@ -42,7 +42,7 @@ type startState struct {
 func (n *Node) openDirectory(context.Context) error {
 	dir, err := storage.OpenDir(fsys.OS(), n.cfg.DataDir, storage.DirOptions{
 		ReserveBytes: storage.DefaultReserveBytes, MinFreeBytes: storage.DefaultMinFreeBytes,
-		MaxOpenFiles: n.cfg.OpenFiles,
+		MaxOpenFiles: n.cfg.OpenFiles, BacklogReads: n.cfg.BacklogReads,
 	})
 	if errors.Is(err, fsys.ErrLocked) {
 		return fmt.Errorf("%w: %w; stop the other process, or set data.dir", ErrDirectoryInUse, err)

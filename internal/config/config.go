@@ -37,7 +37,9 @@ type Config struct {
 	Raft              RaftTimeouts
 	ShutdownTimeout   time.Duration // how long a clean stop waits for leaderships to move
 
-	Limits    Limits
+	Limits       Limits
+	BacklogReads int // storage.backlog.reads; 0 where it follows from the processors
+
 	OpenFiles int // storage.open.files; 0 where it follows from what the process may open
 	Memory    Memory
 	PProf     bool // profiles on the admin listener

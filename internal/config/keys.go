@@ -210,6 +210,11 @@ var keys = []Key{
 		Doc: "Most files of segments that are kept open; 0 is half of what the process may open beside connections, at most 65536.",
 	},
 	{
+		Name: "storage.backlog.reads", Kind: KindInt, Default: "0", Min: 0, Max: 10_000,
+		set: number(func(c *Config) *int { return &c.BacklogReads }),
+		Doc: "Most reads at a time of consumers that are more than 8 MiB behind the end of their log; the others wait in turn, so that appends and readers of the tail are not held up. 0 is half the processors.",
+	},
+	{
 		Name: "admin.pprof", Kind: KindBool, Default: "false", Values: []string{"true", "false"},
 		set: boolean(func(c *Config) *bool { return &c.PProf }),
 		Doc: "Serve Go profiles below /debug/pprof/ on the admin listener.",

@@ -1,6 +1,8 @@
 package replication
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -9,13 +11,22 @@ import (
 	"github.com/penstock-io/penstock/internal/storage"
 )
 
-// Reader reads one partition from its leader, below the HighWatermark. It belongs to one goroutine; Notify may be called
+// ErrBacklogFull says that a reader is far behind and that others are reading as far behind at the moment: Await tells when it is
+// the reader's turn.
+var ErrBacklogFull = errors.New("as many reads of old records as may run at a time are running")
+
+// backlogPiece bounds one read of old records, in bytes, so that those who wait are soon served.
+const backlogPiece = 1 << 20
+
+// Reader reads one partition from its leader, below the HighWatermark. It belongs to one goroutine at a time; Notify may be called
 // from any. An idle Reader costs no goroutine and no timer; it needs no Close.
 type Reader struct {
-	m      *Manager
-	p      *partition
-	epoch  model.LeaderEpoch
-	offset int64
+	m        *Manager
+	p        *partition
+	epoch    model.LeaderEpoch
+	offset   int64
+	left     int64 // bytes of the log behind offset, as of the last read; an estimate before the first
+	admitted bool  // the next read has its place in the gate of the backlog
 }
 
 // ReadResult is what one Read found.
@@ -38,7 +49,7 @@ func (m *Manager) OpenReader(tp model.TopicPartition, offset int64, leaderEpoch 
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{m: m, p: p, offset: offset}
+	r := &Reader{m: m, p: p, offset: offset, left: p.log.BytesFrom(offset)}
 	view, err := m.leaderView(p)
 	if err != nil {
 		return nil, err
@@ -87,7 +98,40 @@ func (r *Reader) Offset() int64 { return r.offset }
 // HighWatermark, and moves the offset. No data and no error means that the reader has come to the HighWatermark: Notify
 // tells when to go on. An error is NOT_LEADER_FOR_PARTITION after the leadership has changed in any way, one of
 // OpenReader's, or CORRUPT_RECORD. buf is overwritten and may be nil.
-func (r *Reader) Read(maxBytes int, buf []byte) (ReadResult, error) {
+//
+// A reader more than storage.TailBytes behind the end reads a MiB at a time, and in turn with others as far behind: the
+// error is ErrBacklogFull while it would have to wait, unless Await has done so.
+func (r *Reader) Read(maxBytes int, buf []byte) (res ReadResult, err error) {
+	if !r.behind() {
+		return r.read(maxBytes, buf)
+	}
+	gate := r.m.Backlog()
+	if !r.admitted && !gate.TryEnter() {
+		return ReadResult{}, ErrBacklogFull
+	}
+	r.admitted = false
+	defer func() { gate.Leave(len(res.Data)) }()
+	return r.read(min(maxBytes, backlogPiece), buf)
+}
+
+// Await waits until it is the reader's turn to read old records; it returns at once where the reader is not far behind. When it
+// returns nil, Read must follow at once: others wait meanwhile. Its error is that of ctx.
+func (r *Reader) Await(ctx context.Context) error {
+	if !r.behind() || r.admitted {
+		return nil
+	}
+	err := r.m.Backlog().Enter(ctx)
+	r.admitted = err == nil
+	return err
+}
+
+// Backlog is the gate that readers far behind pass: that of the broker's directory.
+func (m *Manager) Backlog() *storage.BacklogGate { return m.opts.Dir.Backlog() }
+
+// behind says whether the next read is of old records.
+func (r *Reader) behind() bool { return r.left > storage.TailBytes }
+
+func (r *Reader) read(maxBytes int, buf []byte) (ReadResult, error) {
 	view, err := r.m.leaderView(r.p)
 	if err != nil {
 		return ReadResult{}, err
@@ -106,7 +150,7 @@ func (r *Reader) Read(maxBytes int, buf []byte) (ReadResult, error) {
 		r.m.suspect(r.p, r.offset, err, FoundByConsumer)
 		return ReadResult{}, r.m.readFailed(r.p, err)
 	}
-	r.offset = read.NextOffset
+	r.offset, r.left = read.NextOffset, read.BytesLeft
 	res.Data, res.NextOffset = read.Data, read.NextOffset
 	return res, nil
 }

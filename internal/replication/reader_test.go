@@ -1,8 +1,11 @@
 package replication
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/penstock-io/penstock/internal/model"
@@ -127,4 +130,75 @@ func TestNewLeaderDoesNotKnowOffsetsYet(t *testing.T) {
 		return err == nil && end.Offset == 3
 	})
 	c.agree(tp, want, 1, 2, 3)
+}
+
+// TestReadersFarBehindTakeTurns fills the gate of the backlog: readers of old records wait for it and can give up, the one at the
+// tail and the followers do not ask it, and an error gives the place back.
+func TestReadersFarBehindTakeTurns(t *testing.T) {
+	c := newCluster(t, 2, nil)
+	tp := c.topic(1, nil, 1, 2)
+	m := c.nodes[1].mgr
+	open := func(offset int64) *Reader {
+		t.Helper()
+		r, err := m.OpenReader(tp, offset, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	const batches, size = 12, 900_000
+	for i := range batches {
+		mustAck(t, c.send(1, tp, AcksAll, strings.Repeat(string(rune('a'+i)), size)))
+	}
+	places := 0
+	for m.Backlog().TryEnter() {
+		places++
+	}
+	behind := open(0)
+	if res, err := behind.Read(1<<20, nil); !errors.Is(err, ErrBacklogFull) {
+		t.Fatalf("read %+v, %v", res, err)
+	}
+	if res, err := open(batches-2).Read(16<<20, nil); err != nil || res.NextOffset != batches {
+		t.Fatalf("the tail waits too: %+v, %v", res, err)
+	}
+	mustAck(t, c.send(1, tp, AcksAll, "tail")) // the follower has read it meanwhile
+
+	ctx, cancel := context.WithCancel(t.Context())
+	waited := make(chan error)
+	go func() { waited <- behind.Await(ctx) }()
+	eventually(t, "a reader waits", func() bool { return m.Backlog().Waiting() == 1 })
+	cancel()
+	if err := <-waited; !errors.Is(err, context.Canceled) {
+		t.Fatalf("error %v", err)
+	}
+	go func() { waited <- behind.Await(t.Context()) }()
+	eventually(t, "a reader waits", func() bool { return m.Backlog().Waiting() == 1 })
+	m.Backlog().Leave(0)
+	if err := <-waited; err != nil {
+		t.Fatal(err)
+	}
+	res, err := behind.Read(16<<20, nil)
+	if err != nil || res.NextOffset != 1 {
+		t.Fatalf("read up to %d: more than a MiB at a time, or %v", res.NextOffset, err)
+	}
+	for res.NextOffset < batches+1 { // each read gives its place back
+		if res, err = behind.Read(1<<20, nil); err != nil {
+			t.Fatalf("read at %d: %v", behind.Offset(), err)
+		}
+	}
+	// A read that fails gives its place back too.
+	old := open(0)
+	if err := old.Await(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.lead(tp, 2, 1, 2)
+	if _, err := old.Read(1<<20, nil); !model.IsCode(err, model.CodeNotLeaderForPartition) {
+		t.Fatalf("error %v", err)
+	}
+	if !m.Backlog().TryEnter() {
+		t.Error("a failed read holds its place")
+	}
+	for range places {
+		m.Backlog().Leave(0)
+	}
 }

@@ -132,7 +132,9 @@ func (o *onceFetch) collect(ctx context.Context, minBytes int, wait time.Duratio
 		for _, sub := range o.subs {
 			if sub.failed == nil && o.budget > 0 && !sub.over() {
 				before := sub.heldBytes()
-				sub.failed = sub.readMore(o.budget)
+				if sub.failed = sub.readInTurn(ctx, o.budget); ctx.Err() != nil {
+					return ctx.Err()
+				}
 				o.count(sub.heldBytes() - before)
 			}
 			failed, open = failed || sub.failed != nil, open || !sub.over()

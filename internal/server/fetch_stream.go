@@ -12,6 +12,7 @@ import (
 
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
 	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/replication"
 	"github.com/penstock-io/penstock/internal/wire"
 )
 
@@ -69,9 +70,13 @@ type fetchStream struct {
 	subs     map[uint64]*fetchSub
 	queue    []*fetchSub // to be looked at, in order
 	waiting  []*fetchSub // hold less than minBytes
+	reading  int         // turns under way
+	parked   []*fetchSub // would take a turn beyond the credit
 
-	mu    sync.Mutex
-	ready []*fetchSub // woken from outside
+	mu     sync.Mutex
+	ready  []*fetchSub // woken from outside
+	turns  []*turn     // reads of old records that have ended
+	closed bool        // nobody takes turns any more
 }
 
 // fetchSub is a subscription of a stream.
@@ -79,7 +84,8 @@ type fetchSub struct {
 	subscription
 	gone     bool
 	queued   bool
-	cancel   func()    // takes the wake-up back; nil while none is set
+	cancel   func()    // takes the wake-up or the wait for a turn back; nil while there is none
+	turn     *turn     // the read of old records that waits or is under way: the reader belongs to it
 	heldFrom time.Time // when something was held first
 	sent     time.Time // when the last frame went out
 }
@@ -234,15 +240,21 @@ func (f *fetchStream) close() {
 	for _, sub := range f.subs {
 		f.remove(sub)
 	}
+	f.closeTurns()
 }
 
 // serve sends while there is credit and something to send. It returns to the loop after each round of the queue, so that
 // commands are heard.
 func (f *fetchStream) serve(ctx context.Context, now time.Time) error {
 	f.mu.Lock()
-	woken := f.ready
-	f.ready = nil
+	woken, turns := f.ready, f.turns
+	f.ready, f.turns = nil, nil
 	f.mu.Unlock()
+	for _, t := range turns {
+		if err := f.endTurn(t, now); err != nil {
+			return err
+		}
+	}
 	for _, sub := range woken {
 		sub.cancel = nil
 		f.enqueue(sub)
@@ -260,7 +272,7 @@ func (f *fetchStream) serve(ctx context.Context, now time.Time) error {
 		if sub.gone {
 			continue
 		}
-		if err := f.step(sub, now); err != nil {
+		if err := f.step(ctx, sub, now); err != nil {
 			return err
 		}
 	}
@@ -283,12 +295,16 @@ func (f *fetchStream) makeRoom() error {
 }
 
 // step reads once from a subscription, and sends what is due.
-func (f *fetchStream) step(sub *fetchSub, now time.Time) error {
+func (f *fetchStream) step(ctx context.Context, sub *fetchSub, now time.Time) error {
 	if !sub.over() {
 		// What others hold counts: it will need credit too.
 		room := min(f.frame-sub.heldBytes(), int(min(f.credit-f.held, maxFrameBytes)))
 		before := sub.heldBytes()
-		if err := f.read(sub, room); err != nil {
+		if err := f.read(sub, room); errors.Is(err, replication.ErrBacklogFull) {
+			if !f.takeTurn(ctx, sub, room) {
+				return stopping()
+			}
+		} else if err != nil {
 			sub.failed = f.hint(sub, err)
 		} else if grown := sub.heldBytes() > before; grown && before == 0 {
 			sub.heldFrom = now
@@ -296,6 +312,11 @@ func (f *fetchStream) step(sub *fetchSub, now time.Time) error {
 			f.watch(sub)
 		}
 	}
+	return f.deliver(sub, now)
+}
+
+// deliver sends what a subscription holds where that is due, and queues it to be read on.
+func (f *fetchStream) deliver(sub *fetchSub, now time.Time) error {
 	due := sub.failed != nil || sub.over() ||
 		(sub.heldBytes() > 0 && (sub.heldBytes() >= f.minBytes || f.held >= f.credit || now.Sub(sub.heldFrom) >= f.maxWait))
 	if due {
@@ -375,7 +396,11 @@ func (f *fetchStream) tick(now time.Time) error {
 		if f.held >= f.service.client.Limits.FetchCreditBytes {
 			continue // without credit a batch of each subscription would be held
 		}
-		if err := f.read(sub, 1); err != nil {
+		if sub.turn != nil { // its reader is in other hands
+			if sub.last.HighWatermark == 0 {
+				continue // nothing is known yet
+			}
+		} else if err := f.read(sub, 1); err != nil && !errors.Is(err, replication.ErrBacklogFull) {
 			sub.failed = f.hint(sub, err)
 		}
 		if sub.heldBytes() > 0 && f.credit <= 0 {

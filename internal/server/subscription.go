@@ -70,26 +70,57 @@ func (s *subscription) over() bool { return s.end >= 0 && s.next >= s.end }
 
 func (s *subscription) heldBytes() int { return s.size }
 
-// readMore reads up to limit bytes (but one batch at least) and holds them. Without new data nothing changes but the bounds.
+// readMore reads up to limit bytes (but one batch at least) and holds them. Without new data nothing changes but the bounds. The
+// error is replication.ErrBacklogFull where old records are to be read and others are reading such: readInTurn waits for them.
 func (s *subscription) readMore(limit int) error {
-	want := min(s.readSize, max(limit, 1))
-	payload, buf := wire.DefaultPool().Alloc(want)
-	res, err := s.reader.Read(want, buf[:0:len(buf)])
-	if err != nil {
-		payload.Free()
+	return s.keep(readOnce(s.reader, s.want(limit)))
+}
+
+// readInTurn is readMore when it is the reader's turn.
+func (s *subscription) readInTurn(ctx context.Context, limit int) error {
+	if err := s.reader.Await(ctx); err != nil {
 		return err
 	}
-	s.last = res
-	data := s.cut(res.Data)
-	if len(data) == 0 {
+	return s.readMore(limit)
+}
+
+// want is how much the next read asks for.
+func (s *subscription) want(limit int) int { return min(s.readSize, max(limit, 1)) }
+
+// freshRead is what one read of a subscription's reader brought.
+type freshRead struct {
+	payload wire.Payload
+	res     replication.ReadResult
+	want    int
+	err     error
+}
+
+func readOnce(reader *replication.Reader, want int) freshRead {
+	payload, buf := wire.DefaultPool().Alloc(want)
+	res, err := reader.Read(want, buf[:0:len(buf)])
+	if err != nil {
 		payload.Free()
-		s.next = max(s.next, res.NextOffset)
+		payload = wire.Payload{}
+	}
+	return freshRead{payload: payload, res: res, want: want, err: err}
+}
+
+// keep takes over what was read.
+func (s *subscription) keep(r freshRead) error {
+	if r.err != nil {
+		return r.err
+	}
+	s.last = r.res
+	data := s.cut(r.res.Data)
+	if len(data) == 0 {
+		r.payload.Free()
+		s.next = max(s.next, r.res.NextOffset)
 		s.readSize = minReadBytes
 		return nil
 	}
-	s.hold(payload, data)
-	s.next = res.NextOffset
-	if len(res.Data) > want/2 {
+	s.hold(r.payload, data)
+	s.next = r.res.NextOffset
+	if len(r.res.Data) > r.want/2 {
 		s.readSize = min(2*s.readSize, maxFrameBytes)
 	}
 	return nil

@@ -24,10 +24,24 @@ import (
 // scrubRate is the default of scrub.bytes.per.second.
 const scrubRate = 8 << 20
 
-// latencies gathers how long something took alone, alone again (what the machine does by itself), and with what runs beside it.
+// beside is something that runs beside a load, from start to the stop that it returns.
+type beside struct {
+	name  string
+	start func() (stop func())
+}
+
+// nothing runs beside: what the machine does by itself.
+func nothing() func() { return func() {} }
+
+// latencies gathers how long something took alone, which is the first way, and beside other things.
 type latencies struct {
-	all    [3][]time.Duration
-	ratios [3][2][]float64 // of the rounds, against alone: p50, p99
+	ways   []beside
+	all    [][]time.Duration
+	ratios [][2][]float64 // of the rounds, against alone: p50, p99
+}
+
+func newLatencies(ways []beside) *latencies {
+	return &latencies{ways: ways, all: make([][]time.Duration, len(ways)), ratios: make([][2][]float64, len(ways))}
 }
 
 func percentile(sorted []time.Duration, percent int) time.Duration {
@@ -35,7 +49,7 @@ func percentile(sorted []time.Duration, percent int) time.Duration {
 }
 
 // round takes over one round.
-func (l *latencies) round(took [3][]time.Duration) {
+func (l *latencies) round(took [][]time.Duration) {
 	for i := range took {
 		slices.Sort(took[i])
 		l.all[i] = append(l.all[i], took[i]...)
@@ -48,10 +62,10 @@ func (l *latencies) round(took [3][]time.Duration) {
 // report gives microseconds of all rounds together, and the ratios of the rounds: median, and the quarters around it.
 func (l *latencies) report(b *testing.B, name string) {
 	b.Helper()
-	for i, how := range []string{"alone", "again", "beside"} {
+	for i, way := range l.ways {
 		slices.Sort(l.all[i])
 		for j, percent := range []int{50, 99} {
-			what := fmt.Sprintf("%s-p%d-%s", name, percent, how)
+			what := fmt.Sprintf("%s-p%d-%s", name, percent, way.name)
 			b.ReportMetric(float64(percentile(l.all[i], percent).Nanoseconds())/1e3, what+"-us")
 			if r := l.ratios[i][j]; i > 0 {
 				slices.Sort(r)
@@ -91,22 +105,34 @@ func dropCached(l *Log) {
 	}
 }
 
-// tailLoad appends 64 KiB, checked whole, and reads it back, n times, every so often or without a pause.
-func tailLoad(b *testing.B, l *Log, n int, every time.Duration) (appends, reads []time.Duration) {
+// tailLoad is what runs alone and beside other things: so many appends of 64 KiB, checked whole, each synced if so asked and read back,
+// every so often or without a pause.
+type tailLoad struct {
+	log   *Log
+	n     int
+	every time.Duration
+	sync  bool
+}
+
+func (t tailLoad) run(b *testing.B) (appends, reads []time.Duration) {
 	b.Helper()
 	data, _ := speedBatch(b)
 	vec, buf := [][]byte{data}, make([]byte, 1<<20)
 	due := time.Now()
-	for range n {
+	for range t.n {
 		must(b, lifecycle.Sleep(b.Context(), lifecycle.RealClock(), time.Until(due))) // keeps the rate
-		due = due.Add(every)
+		due = due.Add(t.every)
 		began := time.Now()
 		h, err := record.Validate(vec, record.Limits{})
 		must(b, err)
-		res, err := l.AppendLeader(vec, h, 1, 1)
+		res, err := t.log.AppendLeader(vec, h, 1, 1)
 		must(b, err)
+		if t.sync {
+			_, err = t.log.Sync()
+			must(b, err)
+		}
 		appended := time.Now()
-		got, err := l.Read(res.BaseOffset, len(buf), res.LogEndOffset, buf)
+		got, err := t.log.Read(res.BaseOffset, len(buf), res.LogEndOffset, buf)
 		if err != nil || len(got.Data) != len(data) {
 			b.Fatal(len(got.Data), err)
 		}
@@ -115,24 +141,22 @@ func tailLoad(b *testing.B, l *Log, n int, every time.Duration) (appends, reads 
 	return appends, reads
 }
 
-// besides runs rounds of the load, twice alone and once beside something that start begins and its stop ends, in turns.
-func besides(b *testing.B, l *Log, n int, every time.Duration, start func() (stop func())) {
+// besides runs rounds of the load: alone, alone again, and beside each of the others, in turns.
+func besides(b *testing.B, load tailLoad, others ...beside) {
 	b.Helper()
-	var appends, reads latencies
+	ways := append([]beside{{"alone", nothing}, {"again", nothing}}, others...)
+	appends, reads := newLatencies(ways), newLatencies(ways)
 	for round := 0; b.Loop(); round++ {
-		var took [2][3][]time.Duration
-		for turn := range 3 {
-			how := (round + turn) % 3
-			must(b, l.Reset(l.LogEndOffset()+1, nil))
-			stop := func() {}
-			if how == 2 {
-				stop = start()
-			}
-			took[0][how], took[1][how] = tailLoad(b, l, n, every)
+		appended, read := make([][]time.Duration, len(ways)), make([][]time.Duration, len(ways))
+		for turn := range ways {
+			how := (round + turn) % len(ways)
+			must(b, load.log.Reset(load.log.LogEndOffset()+1, nil))
+			stop := ways[how].start()
+			appended[how], read[how] = load.run(b)
 			stop()
 		}
-		appends.round(took[0])
-		reads.round(took[1])
+		appends.round(appended)
+		reads.round(read)
 	}
 	appends.report(b, "append")
 	reads.report(b, "read")
@@ -151,72 +175,97 @@ func BenchmarkAppendBesideScrub(b *testing.B) {
 			cold := coldLog(b, d, 0, 128)
 			l, err := d.CreateLog(testPartition(1), Config{})
 			must(b, err)
-			besides(b, l, c.n, c.every, func() func() {
+			besides(b, tailLoad{log: l, n: c.n, every: c.every}, beside{"scrub", func() func() {
 				dropCached(cold)
 				group := lifecycle.New(b.Context(), "bench", slog.New(slog.DiscardHandler))
 				StartScrubber(group, d, ScrubOptions{
 					BytesPerSecond: scrubRate, Clock: lifecycle.RealClock(), OnDamage: func(_ *Log, d Damage) { panic(d.Reason) },
 				})
 				return func() { must(b, group.Stop(context.Background())) }
-			})
+			}})
 			must(b, d.Close())
 		})
 	}
 }
 
-// Appends and reads of the tail, 200 a second, beside 32 readers of logs that are not in the page cache: 4 MiB a second each, and
-// as fast as they can.
+// Appends and reads of the tail, 200 a second, each append synced or not, beside readers of logs that are not in the page cache, as
+// many GiB together: at 4 MiB a second each, as fast as they can through the gate of the backlog, and as fast as they can without it.
 func BenchmarkTailBesideColdReaders(b *testing.B) {
-	const readers = 32
-	for _, c := range []struct {
-		name  string
-		pause time.Duration // from one read of 256 KiB to the next
-	}{{"4MiB-each", time.Second / 16}, {"unpaced", 0}} {
-		b.Run(c.name, func(b *testing.B) {
-			d, err := OpenDir(fsys.OS(), b.TempDir(), DirOptions{})
-			must(b, err)
-			l, err := d.CreateLog(testPartition(readers), Config{})
-			must(b, err)
-			logs := make([]*Log, readers)
-			for i := range logs {
-				logs[i] = coldLog(b, d, int32(i), 32) //nolint:gosec // small
-			}
-			var read, span atomic.Int64
-			besides(b, l, 400, 5*time.Millisecond, func() func() {
-				began := time.Now()
-				ctx, cancel := context.WithCancel(b.Context())
-				var running sync.WaitGroup
-				for _, cold := range logs {
-					running.Go(func() { read.Add(readCold(ctx, cold, c.pause)) })
+	for _, sync := range []bool{false, true} {
+		for _, readers := range []int{8, 32, 128} {
+			b.Run(fmt.Sprintf("sync-%t/%d", sync, readers), func(b *testing.B) {
+				d, err := OpenDir(fsys.OS(), b.TempDir(), DirOptions{})
+				must(b, err)
+				l, err := d.CreateLog(testPartition(int32(readers)), Config{}) //nolint:gosec // small
+				must(b, err)
+				logs := make([]*Log, readers)
+				for i := range logs {
+					logs[i] = coldLog(b, d, int32(i), 1024/readers) //nolint:gosec // small
 				}
-				return func() {
-					cancel()
-					running.Wait()
-					span.Add(int64(time.Since(began)))
-				}
+				paced := coldReaders{logs: logs, pause: time.Second / 16}
+				gated, open := coldReaders{logs: logs, gate: d.Backlog()}, coldReaders{logs: logs}
+				besides(b, tailLoad{log: l, n: 400, every: 5 * time.Millisecond, sync: sync},
+					beside{"4MiB-each", paced.start}, beside{"gated", gated.start}, beside{"open", open.start})
+				b.ReportMetric(paced.rate(), "cold-4MiB-each-MiB/s")
+				b.ReportMetric(gated.rate(), "cold-gated-MiB/s")
+				b.ReportMetric(open.rate(), "cold-open-MiB/s")
+				must(b, d.Close())
 			})
-			b.ReportMetric(float64(read.Load())/(1<<20)/time.Duration(span.Load()).Seconds(), "cold-MiB/s")
-			must(b, d.Close())
-		})
+		}
 	}
 }
 
-// readCold reads the log from its start, again and again, dropped from the page cache before each time.
-func readCold(ctx context.Context, l *Log, pause time.Duration) (read int64) {
+// coldReaders read a log each, 256 KiB at a time.
+type coldReaders struct {
+	logs  []*Log
+	pause time.Duration // from one read to the next
+	gate  *BacklogGate  // nil for none
+
+	read, span atomic.Int64
+}
+
+func (c *coldReaders) start() (stop func()) {
+	began := time.Now()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	for _, l := range c.logs {
+		running.Go(func() { c.run(ctx, l) })
+	}
+	return func() {
+		cancel()
+		running.Wait()
+		c.span.Add(int64(time.Since(began)))
+	}
+}
+
+// rate is how many MiB a second all have read together.
+func (c *coldReaders) rate() float64 {
+	return float64(c.read.Load()) / (1 << 20) / time.Duration(c.span.Load()).Seconds()
+}
+
+// run reads the log from its start, again and again, dropped from the page cache before each time.
+func (c *coldReaders) run(ctx context.Context, l *Log) {
 	buf := make([]byte, 256<<10)
 	for ctx.Err() == nil {
 		dropCached(l)
-		for at := int64(0); at < l.LogEndOffset() && ctx.Err() == nil; {
+		for at := int64(0); at < l.LogEndOffset(); {
+			if c.gate != nil && c.gate.Enter(ctx) != nil {
+				return
+			}
 			res, err := l.Read(at, len(buf), l.LogEndOffset(), buf)
+			if c.gate != nil {
+				c.gate.Leave(len(res.Data))
+			}
 			if err != nil || res.NextOffset <= at {
 				panic(fmt.Sprint(at, err))
 			}
 			at = res.NextOffset
-			read += int64(len(res.Data))
-			_ = lifecycle.Sleep(ctx, lifecycle.RealClock(), pause) //nolint:errcheck // looked at above
+			c.read.Add(int64(len(res.Data)))
+			if lifecycle.Sleep(ctx, lifecycle.RealClock(), c.pause) != nil {
+				return
+			}
 		}
 	}
-	return read
 }
 
 // A log that is not in the page cache, read from start to end 256 KiB at a time by one reader and by 8 of 8 logs, with the kernel's

@@ -75,4 +75,6 @@ type ReadResult struct {
 	FirstOffset int64
 	// NextOffset is where to read on: one above the last offset of Data.
 	NextOffset int64
+	// BytesLeft is how many bytes of the log lay behind Data at the time; 0 when Data is empty.
+	BytesLeft int64
 }

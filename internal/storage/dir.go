@@ -33,6 +33,8 @@ type DirOptions struct {
 	// MaxOpenFiles bounds how many segment files are kept open that need not be; 0 stands for DefaultMaxOpenFiles. Files
 	// with unsynced bytes come on top.
 	MaxOpenFiles int
+	// BacklogReads is how many reads of old records run at a time, see BacklogGate; 0 stands for half the processors.
+	BacklogReads int
 }
 
 // DirReport says what OpenDir found.
@@ -64,6 +66,7 @@ type Dir struct {
 	journal *journal
 	space   *space
 	files   *descriptors
+	backlog *BacklogGate
 	synced  bool // everything found at the opening was made durable then
 
 	mu   sync.Mutex
@@ -90,7 +93,7 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 	d = &Dir{
 		fs: fsy, path: dirPath, lock: lock, logs: map[model.TopicPartition]*Log{}, busy: map[model.TopicPartition]bool{},
 		space: &space{fs: fsy, dir: dirPath, reserve: opts.ReserveBytes, minFree: opts.MinFreeBytes},
-		files: &descriptors{limit: opts.MaxOpenFiles},
+		files: &descriptors{limit: opts.MaxOpenFiles}, backlog: newBacklogGate(opts.BacklogReads),
 	}
 	if d.files.limit <= 0 {
 		d.files.limit = DefaultMaxOpenFiles

@@ -47,6 +47,17 @@ var (
 		Help:  "Bytes of checkpoints.journal that were damaged when the directory was opened; an end that a crash cut short does not count.",
 		Alarm: "above 0: the disk damages files; positions older than the truth were used, and more of the logs was checked",
 	})
+	metricBacklogWaiting = metricTable.Add(telemetry.Metric{
+		Name: "storage_backlog_waiting_reads", Kind: telemetry.KindGauge,
+		Help:  "Consumers far behind the end of a log that wait for their turn to read.",
+		Alarm: "above 0 all the time: consumers catch up as fast as storage.backlog.reads lets them; raise it, or spread them over brokers",
+	})
+	metricBacklogReads = metricTable.Add(telemetry.Metric{
+		Name: "storage_backlog_reads_total", Kind: telemetry.KindCounter, Help: "Reads of consumers far behind the end of a log.",
+	})
+	metricBacklogBytes = metricTable.Add(telemetry.Metric{
+		Name: "storage_backlog_read_bytes_total", Kind: telemetry.KindCounter, Help: "Bytes that consumers far behind the end of a log have read.",
+	})
 	metricReserve = metricTable.Add(telemetry.Metric{
 		Name: "storage_reserve_held", Kind: telemetry.KindGauge, Help: "1 while the reserve file is there, 0 once it was given up for bookkeeping.",
 		Alarm: "0: the disk is full; delete or trim topics",
@@ -146,5 +157,8 @@ func RegisterDir(registerer prometheus.Registerer, d *Dir) error {
 			return float64(free)
 		}),
 		metricMinFree.GaugeFunc(func() float64 { return float64(d.space.minFree) }),
+		metricBacklogWaiting.GaugeFunc(func() float64 { return float64(d.backlog.Waiting()) }),
+		metricBacklogReads.CounterFunc(func() float64 { return float64(d.backlog.reads.Load()) }),
+		metricBacklogBytes.CounterFunc(func() float64 { return float64(d.backlog.bytes.Load()) }),
 		metricReserve.GaugeFunc(func() float64 { return telemetry.Flag(d.space.held.Load()) }))
 }

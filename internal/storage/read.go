@@ -226,7 +226,10 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 			if i < len(v.segs)-1 {
 				l.readOn.Store(&readHint{offset: w.next, segment: v.segs[i], pos: q.pos + int64(w.end)})
 			}
-			return ReadResult{Data: buf[w.begin:w.end], FirstOffset: w.first, NextOffset: w.next}, true, nil
+			return ReadResult{
+				Data: buf[w.begin:w.end], FirstOffset: w.first, NextOffset: w.next,
+				BytesLeft: limit - q.pos - int64(w.end) + v.bytesBehind(i),
+			}, true, nil
 		case w.fault != "":
 			return res, false, l.badRead(v, i, q, w.fault)
 		case w.stop:
