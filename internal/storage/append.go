@@ -342,6 +342,6 @@ func (l *Log) createEmpty(s *segment) error {
 // beginActive resets the writer's state for a new, empty active segment.
 func (l *Log) beginActive(s *segment) {
 	l.pos, l.preallocated, l.preallocStep, l.written = 0, 0, 0, 0
-	l.begun, l.found, l.snapshotPos, l.midSnapshot, l.own = 0, false, 0, 0, 0
+	l.begun, l.found, l.snapshotPos, l.midSnapshot, l.own, l.durablePos = 0, false, 0, 0, 0, 0
 	l.index = newSegmentIndex(s)
 }

@@ -10,7 +10,7 @@ import (
 const DefaultMaxOpenFiles = 4096
 
 // descriptors bounds how many segment files are kept open: sealed ones that were read, and active ones whose every byte is
-// durable. Those with unsynced bytes stay open whatever the bound, for an error of write-back is told to open files alone.
+// synced. Those with unsynced bytes stay open whatever the bound, for an error of write-back is told to open files alone.
 // The one that was not used for a whole round of the clock goes first.
 type descriptors struct {
 	limit int
@@ -71,7 +71,7 @@ func (f *openFile) goes() bool {
 
 func (v *view) last() *segment { return v.segs[len(v.segs)-1] }
 
-// closeIdle closes the file of the active segment where all of it is durable and nobody is writing. It never waits.
+// closeIdle closes the file of the active segment where all of it is synced and nobody is writing. It never waits.
 func (l *Log) closeIdle(s *segment) bool {
 	if !l.syncMu.TryLock() {
 		return false
@@ -81,7 +81,7 @@ func (l *Log) closeIdle(s *segment) bool {
 		return false
 	}
 	defer l.mu.Unlock()
-	if l.closed || l.failed != nil || l.active() != s || l.durable.Load() != l.end || len(l.unsynced) > 0 {
+	if l.closed || l.failed != nil || l.active() != s || l.filed.Load() != l.end || len(l.unsynced) > 0 {
 		return false
 	}
 	if l.trimPreallocated() != nil {

@@ -28,8 +28,11 @@ type Log struct {
 	// mu is the writer's lock.
 	mu sync.Mutex
 
-	view       atomic.Pointer[view]
+	view atomic.Pointer[view]
+	// What is durable and where, in offsets, exclusive: filed <= durable <= end. Up to durable the log survives a loss of power,
+	// and that is what is acknowledged; up to filed its own files do without the sync journal.
 	durable    atomic.Int64
+	filed      atomic.Int64
 	generation atomic.Uint64 // odd while a truncation is under way, raised by 2 by each
 	readOn     atomic.Pointer[readHint]
 	syncQueue  atomic.Int32 // state of the log in its Syncer
@@ -53,6 +56,8 @@ type Log struct {
 	written      int64 // appended to the active segment since it was opened
 	begun        int64 // ms since 1970 when the active segment got its first batch; 0 where that was not seen
 	found        bool  // the active segment was found at the opening, with batches
+
+	durablePos int64 // position of durable in the active segment, or a lower one that a batch begins at
 
 	unsynced  []*segment // sealed and not yet synced; each has its file open
 	dirtyDir  bool       // directory entries not yet synced
@@ -119,7 +124,7 @@ func (l *Log) LogStartOffset() int64 { return l.view.Load().start }
 // LogEndOffset is the offset of the next record.
 func (l *Log) LogEndOffset() int64 { return l.view.Load().end }
 
-// DurableEnd is the offset up to which (exclusive) the log is known to be on disk. It never exceeds LogEndOffset.
+// DurableEnd is the offset up to which (exclusive) the log is known to survive a loss of power. It never exceeds LogEndOffset.
 func (l *Log) DurableEnd() int64 { return l.durable.Load() }
 
 // LatestEpoch is the newest epoch of the leader epoch cache, with or without records; model.NoLeaderEpoch when empty.
@@ -287,12 +292,12 @@ func (l *Log) snapshotWithin() {
 // journalState is the log's state for the journal. The caller holds mu.
 func (l *Log) journalState() logState {
 	return logState{
-		recoveryPoint: l.durable.Load(), highWatermark: l.checkpointed, logStart: l.start,
+		recoveryPoint: l.filed.Load(), highWatermark: l.checkpointed, logStart: l.start,
 		epochs: slices.Clip(l.epochs.starts),
 	}
 }
 
-// Sync makes everything appended before the call durable and returns the durable end: the LogEndOffset at the start of
+// Sync makes everything appended before the call durable in the log's own files and returns the durable end: the LogEndOffset at the start of
 // the call, or a later one that another sync has reached. One failure wraps ErrSyncFailed and is for ever.
 func (l *Log) Sync() (durableEnd int64, err error) {
 	l.syncMu.Lock()
@@ -309,9 +314,23 @@ func (l *Log) syncHeld() (int64, error) {
 	return l.endSync(p, l.syncFiles(p))
 }
 
+// syncMore is Sync that leaves it at that where everything is durable in some place.
+func (l *Log) syncMore() (int64, error) {
+	l.syncMu.Lock()
+	defer l.syncMu.Unlock()
+	p, err := l.beginSync()
+	if err != nil || !p.more {
+		return p.end, err
+	}
+	return l.endSync(p, l.syncFiles(p))
+}
+
 // pendingSync is what one sync of a log has to make durable. It is made with syncMu and mu held; syncMu stays held to its end.
 type pendingSync struct {
 	end      int64 // durable when the sync has succeeded; before it was begun, what is durable already
+	pos      int64 // of end in the active segment
+	from     int64 // position in the active segment from which on it is not known to be durable
+	more     bool  // something would become durable that is not, in whatever place
 	sealed   []*segment
 	active   *segment
 	dirty    bool     // bytes of the active segment
@@ -328,15 +347,26 @@ func (l *Log) beginSync() (pendingSync, error) {
 	if err := l.usable(); err != nil {
 		return pendingSync{end: l.durable.Load()}, err
 	}
+	return l.pending(), nil
+}
+
+// pending is what there is to sync. The caller holds mu.
+func (l *Log) pending() pendingSync {
 	return pendingSync{
-		end: l.end, sealed: l.unsynced, active: l.active(), dirty: l.end > l.durable.Load(), dirtyDir: l.dirtyDir, fresh: l.freshDirs,
-	}, nil
+		end: l.end, pos: l.pos, from: l.durablePos, more: l.end > l.durable.Load() || l.dirtyDir || len(l.freshDirs) > 0,
+		sealed: l.unsynced, active: l.active(), dirty: l.end > l.filed.Load(), dirtyDir: l.dirtyDir, fresh: l.freshDirs,
+	}
 }
 
 // endSync takes over what a sync has reached, or its failure, which is for ever. The caller holds syncMu since beginSync.
 func (l *Log) endSync(p pendingSync, err error) (int64, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.synced(p, err)
+}
+
+// synced is endSync for callers that hold mu too.
+func (l *Log) synced(p pendingSync, err error) (int64, error) {
 	if err != nil {
 		return l.durable.Load(), l.fail(ErrSyncFailed, err)
 	}
@@ -348,7 +378,8 @@ func (l *Log) endSync(p pendingSync, err error) (int64, error) {
 		l.dirtyDir = false // no roll came between
 	}
 	l.freshDirs = nil
-	l.durable.Store(max(p.end, l.durable.Load()))
+	l.noteDurable(p)
+	l.filed.Store(max(p.end, l.filed.Load()))
 	for _, s := range p.sealed {
 		if err := s.letGo(); err != nil {
 			return p.end, l.fail(ErrSyncFailed, err)
@@ -357,12 +388,23 @@ func (l *Log) endSync(p pendingSync, err error) (int64, error) {
 	return p.end, nil
 }
 
-// syncFiles does the file system's part of a sync. The caller holds syncMu and not mu.
+// noteDurable takes over what has become durable, in whatever place. The caller holds mu.
+func (l *Log) noteDurable(p pendingSync) {
+	if p.end <= l.durable.Load() {
+		return
+	}
+	l.durable.Store(p.end)
+	if l.active() == p.active {
+		l.durablePos = p.pos
+	}
+}
+
+// syncFiles does the file system's part of a sync. The caller holds syncMu.
 func (l *Log) syncFiles(p pendingSync) error {
 	for _, s := range p.sealed {
 		f := s.file.Load()
 		if f == nil {
-			continue // it was durable, and closed for being idle, before it was sealed
+			continue // it was synced, and closed for being idle, before it was sealed
 		}
 		if err := f.SyncData(); err != nil {
 			return err
@@ -426,7 +468,7 @@ func (l *Log) closeCleanly() error {
 	if l.pos > 0 {
 		_ = l.writeSnapshot() //nolint:errcheck // see above
 	}
-	if l.durable.Load() != l.end {
+	if l.filed.Load() != l.end {
 		return nil // appended to beside the close; the next open scans
 	}
 	return l.dir.journal.append(logUpdate{tp: l.tp, state: l.journalState()})

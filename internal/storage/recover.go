@@ -313,6 +313,8 @@ func (r *recovery) finish() error {
 	}
 	l.found, l.own = l.pos > 0, l.pos
 	l.durable.Store(l.end)
+	l.filed.Store(l.end)
+	l.durablePos = l.pos
 	for _, s := range l.segs[:len(l.segs)-1] {
 		if err := s.letGo(); err != nil {
 			return err

@@ -147,7 +147,7 @@ func (s *Syncer) run(ctx context.Context) error {
 func (s *Syncer) sync(l *Log) {
 	l.syncQueue.Store(syncRunning)
 	mark := s.metrics.begin()
-	end, err := l.Sync()
+	end, err := l.syncMore()
 	s.metrics.end(mark, 1, err)
 	s.finish(l, end, err)
 }
@@ -175,7 +175,7 @@ func (s *Syncer) syncAll(logs []*Log) {
 		}
 		l.syncQueue.Store(syncRunning)
 		p, err := l.beginSync()
-		if err != nil || !p.needed() {
+		if err != nil || !p.more {
 			l.syncMu.Unlock()
 			s.finish(l, p.end, err)
 			continue

@@ -135,8 +135,11 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	l.producers = producers
 	l.damage, l.damages = nil, nil
 	l.forgetMarks()
-	if l.durable.Load() > newEnd {
-		l.durable.Store(newEnd)
+	l.durable.Store(min(l.durable.Load(), newEnd))
+	l.filed.Store(min(l.filed.Load(), newEnd))
+	l.durablePos = 0 // where it is not known better
+	if l.durable.Load() == newEnd {
+		l.durablePos = pos
 	}
 	l.publish()
 	l.dir.files.keep(l.active(), l)
@@ -406,6 +409,7 @@ func (l *Log) reset(start int64, state *producerState) error {
 	l.epochs, l.producers, l.damage, l.damages, l.dirtyDir = epochCache{}, state, nil, nil, false
 	l.forgetMarks()
 	l.durable.Store(start)
+	l.filed.Store(start)
 	l.publish()
 	l.dir.files.keep(s, l)
 	saved.recoveryPoint = start
