@@ -43,6 +43,7 @@ func (n *Node) openDirectory(context.Context) error {
 	dir, err := storage.OpenDir(fsys.OS(), n.cfg.DataDir, storage.DirOptions{
 		ReserveBytes: storage.DefaultReserveBytes, MinFreeBytes: storage.DefaultMinFreeBytes,
 		MaxOpenFiles: n.cfg.OpenFiles, BacklogReads: n.cfg.BacklogReads,
+		SyncJournalBytes: n.cfg.SyncJournalBytes,
 	})
 	if errors.Is(err, fsys.ErrLocked) {
 		return fmt.Errorf("%w: %w; stop the other process, or set data.dir", ErrDirectoryInUse, err)
@@ -52,6 +53,7 @@ func (n *Node) openDirectory(context.Context) error {
 	}
 	n.dir = dir
 	n.tellOfJournal(dir.Report())
+	n.tellOfReplay(dir.Report().Replay)
 	meta := dir.Meta()
 	if meta.NodeID != model.NoNode && meta.NodeID != n.cfg.NodeID {
 		return fmt.Errorf("%w: %s is of node %d and this is node %d; set node.id or data.dir",
@@ -82,6 +84,17 @@ func (n *Node) tellOfJournal(report storage.DirReport) {
 	default:
 		n.log.Warn("the checkpoints journal is damaged: what stands before the damage was used, so positions may be older than the truth "+
 			"and more of the logs is checked; look at the disk", "directory", n.cfg.DataDir, "bytes", report.JournalDamagedBytes)
+	}
+}
+
+// tellOfReplay says what was written to the segments from the sync journal.
+func (n *Node) tellOfReplay(replay storage.Replay) {
+	for _, damage := range replay.Damage {
+		n.log.Error("the sync journal is damaged: it may have held the last copy of what replicas have acknowledged, so all of this "+
+			"directory give up their seats; look at the disk", "error", damage)
+	}
+	if replay.Frames > 0 {
+		n.log.Info("replayed the sync journal", "partitions", replay.Logs, "frames", replay.Frames, "bytes", replay.Bytes)
 	}
 }
 

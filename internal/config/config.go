@@ -41,8 +41,10 @@ type Config struct {
 	BacklogReads int // storage.backlog.reads; 0 where it follows from the processors
 
 	OpenFiles int // storage.open.files; 0 where it follows from what the process may open
-	Memory    Memory
-	PProf     bool // profiles on the admin listener
+	// SyncJournalBytes is storage.sync.journal.bytes: the size of each of the two files of the sync journal; 0 makes none.
+	SyncJournalBytes int64
+	Memory           Memory
+	PProf            bool // profiles on the admin listener
 
 	settings []Setting
 	exposed  string // a file with a secret that everybody on the machine can read; empty for none

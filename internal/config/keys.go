@@ -215,6 +215,11 @@ var keys = []Key{
 		Doc: "Most reads at a time of consumers that are more than 8 MiB behind the end of their log; the others wait in turn, so that appends and readers of the tail are not held up. 0 is half the processors.",
 	},
 	{
+		Name: "storage.sync.journal.bytes", Kind: KindBytes, Default: "64MiB", Min: 0, Max: 4 * gib,
+		set: bytesInt64(func(c *Config) *int64 { return &c.SyncJournalBytes }),
+		Doc: "Size of each of the two files of the sync journal, by which many partitions are synced at once; 0 makes none.",
+	},
+	{
 		Name: "admin.pprof", Kind: KindBool, Default: "false", Values: []string{"true", "false"},
 		set: boolean(func(c *Config) *bool { return &c.PProf }),
 		Doc: "Serve Go profiles below /debug/pprof/ on the admin listener.",

@@ -71,6 +71,9 @@ func (m *Manager) sweepLoop(ctx context.Context) error {
 		if now.Sub(last) >= m.opts.CheckpointInterval {
 			last = now
 			m.sweepRetention(now)
+			if err := m.opts.Dir.Settle(); err != nil {
+				m.diskFailed(err)
+			}
 			if err := m.checkpoint(m.allPartitions()); err != nil {
 				m.diskFailed(err)
 			}
@@ -116,6 +119,7 @@ func (m *Manager) sweep(p *partition, now time.Time) {
 // checkpointed is what was noted of a partition last.
 type checkpointed struct {
 	log         core.LogState
+	filed       int64 // the recovery point
 	leaderEpoch model.LeaderEpoch
 	segments    int
 }
@@ -146,7 +150,7 @@ func (m *Manager) checkpoint(all []*partition) error {
 		m.rollAged(p, now)
 		behind.note(p, m.now())
 		at := p.replica.Log()
-		noted := checkpointed{at, p.replica.LeaderEpoch(), p.log.SegmentCount()}
+		noted := checkpointed{at, p.log.FiledEnd(), p.replica.LeaderEpoch(), p.log.SegmentCount()}
 		flush := !p.closed && noted.wantsFlush(p.checkpointed)
 		if !p.closed && noted != p.checkpointed {
 			p.checkpointed = noted

@@ -119,6 +119,13 @@ func (x *keyedLog) append(producer int64, codec record.Codec, records []keyedRec
 }
 
 func (x *keyedLog) sync() error {
+	if x.builds%2 == 0 { // in the sync journal, where it fits
+		err := x.dir.SyncJournaled(x.log)
+		if err == nil {
+			x.durable = x.log.DurableEnd()
+		}
+		return err
+	}
 	end, err := x.log.Sync()
 	if err == nil {
 		x.durable = end

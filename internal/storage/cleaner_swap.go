@@ -58,6 +58,9 @@ func (l *Log) replace(g *groupCopy) (replaced bool, err error) {
 	if err := writeFileAtomic(l.fs, l.snapshotName(s.next), producers.encode(neutral)); err != nil {
 		return false, l.afterSync(err)
 	}
+	if err := l.leave(); err != nil {
+		return false, err
+	}
 	swap := swapName(l.path, s.base, s.next)
 	if err := l.fs.Rename(g.name, swap); err != nil {
 		return false, err

@@ -35,6 +35,11 @@ type DirOptions struct {
 	MaxOpenFiles int
 	// BacklogReads is how many reads of old records run at a time, see BacklogGate; 0 stands for half the processors.
 	BacklogReads int
+	// SyncJournalBytes is the size of each of the two files of the sync journal, which come into being once many logs wait for a
+	// sync at once; 0 makes none. What an earlier process has left in one is replayed either way.
+	SyncJournalBytes int64
+	// SyncJournalSalt tells the journal's own frames from bytes of clients; zero draws a random one. The simulator passes its own.
+	SyncJournalSalt uint64
 }
 
 // DirReport says what OpenDir found.
@@ -54,6 +59,8 @@ type DirReport struct {
 	// MissingLogs are logs that the journal knows durable records of and that are not there: the replica of each has
 	// lost its data and gives up its seats. They are named at every opening until LossesRecorded.
 	MissingLogs []model.TopicPartition
+	// Replay says what the sync journal held.
+	Replay Replay
 }
 
 // Dir is one data directory: locked, with its meta.properties and its checkpoints.journal. Its methods are safe for
@@ -64,6 +71,7 @@ type Dir struct {
 	lock    io.Closer
 	report  DirReport
 	journal *journal
+	shared  sharedJournal
 	space   *space
 	files   *descriptors
 	backlog *BacklogGate
@@ -98,6 +106,7 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 	if d.files.limit <= 0 {
 		d.files.limit = DefaultMaxOpenFiles
 	}
+	d.shared = sharedJournal{dir: d, fileBytes: opts.SyncJournalBytes, salt: opts.SyncJournalSalt}
 	d.space.find()
 	defer func() {
 		if err != nil {
@@ -108,6 +117,10 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
 	found, err := d.scanTopics(true)
+	if err != nil {
+		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
+	}
+	durable, err := d.replay()
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
@@ -126,6 +139,9 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 	}
 	d.report.JournalTorn = d.journal.torn
 	d.journal.onFailure = d.noteSyncFailure
+	if err := d.noteReplayed(durable, there); err != nil {
+		return nil, errors.Join(fmt.Errorf("open data directory %s: %w", dirPath, err), d.journal.close())
+	}
 	if err := d.space.keep(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open data directory %s: %w", dirPath, err), d.journal.close())
 	}
@@ -141,7 +157,7 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 // syncNames makes the names of the logs found durable: a process that died before the first sync of a new log has left them to
 // the page cache, and what this one syncs within would vanish with them at a power loss.
 func (d *Dir) syncNames(found []model.TopicPartition) error {
-	if d.report.CleanShutdown || len(found) == 0 {
+	if d.report.CleanShutdown || d.synced || len(found) == 0 {
 		return nil
 	}
 	if syncsTogether { // what the logs hold above their recovery points too: one sync instead of one a log
@@ -329,7 +345,12 @@ func (d *Dir) UpdateMeta(change func(*Meta)) error {
 }
 
 // MarkClean notes durably that every log was closed cleanly. It is called last, after all logs were closed.
-func (d *Dir) MarkClean() error { return d.UpdateMeta(func(m *Meta) { m.CleanShutdown = true }) }
+func (d *Dir) MarkClean() error {
+	if err := d.shared.clear(); err != nil {
+		return err
+	}
+	return d.UpdateMeta(func(m *Meta) { m.CleanShutdown = true })
+}
 
 // ClearClean removes the mark of MarkClean durably and notes the boot the directory is used in from now on. It is
 // called before anything is appended.
@@ -442,6 +463,9 @@ func (d *Dir) OpenLog(tp model.TopicPartition, cfg Config) (log *Log, report Rec
 	} else if err != nil {
 		return nil, report, err
 	}
+	if err := d.leaveShared(tp); err != nil { // of when it was open before: recovery may change it
+		return nil, report, fmt.Errorf("open log %s: %w", tp, err)
+	}
 	log, report, err = openLog(d, tp, cfg)
 	if err != nil {
 		d.noteSyncFailure(err)
@@ -449,7 +473,7 @@ func (d *Dir) OpenLog(tp model.TopicPartition, cfg Config) (log *Log, report Rec
 	}
 	if report.SyncFailed {
 		if err := d.settleSuspect(tp); err != nil {
-			log.abandon()
+			err = errors.Join(err, log.abandon())
 			return nil, RecoveryReport{}, err
 		}
 	}
@@ -481,7 +505,12 @@ func (d *Dir) setAside(tp model.TopicPartition, suffix string) (aside string, er
 	}
 	defer func() { d.unclaim(tp, nil) }()
 	if open != nil {
-		open.abandon()
+		err = open.abandon()
+	} else {
+		err = d.leaveShared(tp)
+	}
+	if err != nil {
+		return "", fmt.Errorf("set log %s aside: %w", tp, err)
 	}
 	dir := d.logDir(tp)
 	if _, err := d.fs.Stat(dir); fsys.IsNotExist(err) {
@@ -556,7 +585,7 @@ func (d *Dir) Close() error {
 	for _, l := range d.openLogs() {
 		errs = append(errs, l.Close(false))
 	}
-	errs = append(errs, d.journal.close(), d.lock.Close())
+	errs = append(errs, d.shared.close(), d.journal.close(), d.lock.Close())
 	return errors.Join(errs...)
 }
 

@@ -66,6 +66,9 @@ func (d *PendingDiscard) Commit() (logEndOffset int64, err error) {
 	l := d.l
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()
+	if err := l.leave(); err != nil {
+		return l.LogEndOffset(), err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usable(); err != nil {

@@ -11,9 +11,10 @@
 //	<data>/.reserve                           space that is given up when the disk is full
 //	<data>/meta.properties                    who this directory belongs to
 //	<data>/checkpoints.journal                recovery points, HighWatermarks, LogStartOffsets, epoch starts
+//	<data>/sync-journal/                      batches that many logs had synced together, until their own files are
 //	<data>/topics/<topic id>/<partition>/     one log: <base offset>.log, .index, .timeindex, .producers, .digest
 //
-// The formats are described in docs/format. Only segments and the journal are authoritative: indexes and producer
+// The formats are described in docs/format. Only segments and the two journals are authoritative: indexes and producer
 // snapshots are hints that are checked when used and rebuilt from the segments on any doubt.
 //
 // # Deleting and compacting
@@ -26,9 +27,16 @@
 //
 // A [Log] has one writer at a time (its methods that change it take the log's mutex); Read, OffsetForTime and the
 // positions may be called from any goroutine beside it and see an atomic snapshot. Sync may run beside the writer.
-// Locks are taken in the order Log.discardMu, Log.syncMu, Log.mu, journal.mu, Dir.mu, and the small ones of space and descriptors last (a bound
+// Locks are taken in the order Log.discardMu, Log.syncMu, those of sharedJournal, Log.mu, journal.mu, Dir.mu, and the small ones of space and descriptors last (a bound
 // on open files closes those of other logs with TryLock alone); nothing outside the package is called back
 // while one is held.
+//
+// # Syncs
+//
+// A few logs are synced by themselves. Many are synced together: by the sync journal (internal/storage/syncjournal), which makes
+// them durable by one sync of one file, or by one sync of the file system, where the journal does not take them. So there
+// are two ends: DurableEnd, which is acknowledged, and FiledEnd, up to which a log does without the journal. What may change
+// a log besides appends is said at sharedJournal. OpenDir writes what the journal holds to the segments first.
 //
 // # Damage
 //

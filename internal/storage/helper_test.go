@@ -47,10 +47,13 @@ func testPartition(n int32) model.TopicPartition {
 	return model.TopicPartition{TopicID: id, Partition: n}
 }
 
+// testJournalBytes is small: the sync journal turns often.
+const testJournalBytes = 64 << 10
+
 func testDirOptions() DirOptions {
 	var id model.UUID
 	copy(id[:], "directory-number")
-	return DirOptions{DirectoryID: id}
+	return DirOptions{DirectoryID: id, SyncJournalBytes: testJournalBytes, SyncJournalSalt: 1}
 }
 
 func openTestDir(t testing.TB, fsy fsys.FS) *Dir {

@@ -51,7 +51,7 @@ func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPar
 		if keep(tp) {
 			continue
 		}
-		if s.lost || s.recoveryPoint > s.logStart {
+		if s.lost || s.point() > s.logStart {
 			missing = append(missing, tp)
 			states[tp] = logState{lost: true, unplaced: true}
 			continue
@@ -127,6 +127,7 @@ const (
 	logForget                  // it is gone
 	logLost                    // it has lost records
 	logTold                    // its loss is on record elsewhere
+	logRaised                  // the sync journal was replayed up to state.raised
 )
 
 // frames appends what an update has to say in the journal, and returns the state after it; false where nothing is left to
@@ -155,6 +156,13 @@ func (j *journal) frames(buf []byte, u logUpdate) ([]byte, logState, bool) {
 			buf = appendFrame(buf, journalFrameForget, u.tp)
 		}
 		return buf, next, placed
+	case logRaised:
+		next.raised, next.unplaced = max(old.raised, u.state.raised), false
+		if next.raised > old.point() {
+			buf = appendFrame(buf, journalFrameRaised, u.tp, next.raised)
+		} else {
+			next = old
+		}
 	case logMoved:
 		next = u.state
 		next.lost = old.lost

@@ -22,6 +22,7 @@ const (
 	journalFrameForget = 3
 	journalFrameLost   = 4
 	journalFrameTold   = 5
+	journalFrameRaised = 6
 	journalBodyHead    = 21 // kind, topic id, partition
 )
 
@@ -30,13 +31,20 @@ type logState struct {
 	recoveryPoint, highWatermark, logStart int64
 	epochs                                 []EpochStart
 
+	// raised is what the sync journal had made durable when it was replayed, where that lies above the recovery point: a log that
+	// ends below has lost something. Unlike below the recovery point, epochs is not known to be whole there.
+	raised int64
+
 	lost     bool // the log has lost records, which nobody has recorded yet
 	unplaced bool // nothing else is known
 }
 
 func (s logState) samePositions(o logState) bool {
-	return s.recoveryPoint == o.recoveryPoint && s.highWatermark == o.highWatermark && s.logStart == o.logStart
+	return s.recoveryPoint == o.recoveryPoint && s.highWatermark == o.highWatermark && s.logStart == o.logStart && s.raised == o.raised
 }
+
+// point is the end of what is known to have been durable.
+func (s logState) point() int64 { return max(s.recoveryPoint, s.raised) }
 
 func journalHeader() []byte {
 	be := binary.BigEndian
@@ -79,6 +87,9 @@ func appendEpochsFrame(b []byte, tp model.TopicPartition, s logState) []byte {
 func appendLogFrames(b []byte, tp model.TopicPartition, s logState) []byte {
 	if !s.unplaced {
 		b = appendEpochsFrame(b, tp, s)
+	}
+	if s.raised > 0 {
+		b = appendFrame(b, journalFrameRaised, tp, s.raised)
 	}
 	if s.lost {
 		b = appendFrame(b, journalFrameLost, tp)
@@ -200,11 +211,21 @@ func applyFrame(states map[model.TopicPartition]logState, body []byte) error {
 		}
 		return nil
 	}
+	if kind == journalFrameRaised {
+		if len(values) != 1 || values[0] < 0 {
+			return fmt.Errorf("journal frame of kind %d with values %v for %s", kind, values, tp)
+		}
+		state := states[tp]
+		state.raised, state.unplaced = values[0], false
+		states[tp] = state
+		return nil
+	}
 	if len(values) < 3 || slices.Min(values[:3]) < 0 {
 		return fmt.Errorf("journal positions %v of %s", values, tp)
 	}
 	state := states[tp]
 	state.recoveryPoint, state.highWatermark, state.logStart, state.unplaced = values[0], values[1], values[2], false
+	state.raised = 0
 	switch {
 	case kind == journalFrameState && len(values) == 3:
 	case kind == journalFrameEpochs:

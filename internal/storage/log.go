@@ -127,6 +127,10 @@ func (l *Log) LogEndOffset() int64 { return l.view.Load().end }
 // DurableEnd is the offset up to which (exclusive) the log is known to survive a loss of power. It never exceeds LogEndOffset.
 func (l *Log) DurableEnd() int64 { return l.durable.Load() }
 
+// FiledEnd is the offset up to which (exclusive) the log's own files are known to survive a loss of power: its recovery point. It
+// lags behind DurableEnd while the sync journal holds the rest.
+func (l *Log) FiledEnd() int64 { return l.filed.Load() }
+
 // LatestEpoch is the newest epoch of the leader epoch cache, with or without records; model.NoLeaderEpoch when empty.
 func (l *Log) LatestEpoch() model.LeaderEpoch {
 	v := l.view.Load()
@@ -486,15 +490,23 @@ func (l *Log) closeFiles() error {
 	return err
 }
 
-// abandon closes a log whose files are about to go; errors no longer matter.
-func (l *Log) abandon() {
+// abandon closes a log whose files are about to go or to be set aside.
+func (l *Log) abandon() error {
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()
+	leave := l.leave
+	if l.Failed() != nil {
+		leave = func() error { return l.dir.leaveShared(l.tp) }
+	}
+	if err := leave(); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.closed {
 		_ = l.closeFiles() //nolint:errcheck // the files are deleted or set aside
 	}
+	return nil
 }
 
 // trimPreallocated cuts the active file to what was written. The caller holds mu.

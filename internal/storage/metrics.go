@@ -32,6 +32,24 @@ var (
 		Name: "storage_sync_failures_total", Kind: telemetry.KindCounter, Help: "Syncs that failed.",
 		Alarm: "above 0: the disk lost what it was given; the broker stops by itself",
 	})
+	metricSharedRounds = metricTable.Add(telemetry.Metric{
+		Name: "storage_sync_journal_rounds_total", Kind: telemetry.KindCounter, Help: "Syncs of many logs that went by the sync journal.",
+	})
+	metricSharedBytes = metricTable.Add(telemetry.Metric{
+		Name: "storage_sync_journal_bytes_total", Kind: telemetry.KindCounter, Help: "Bytes of batches that were written to the sync journal besides their logs.",
+	})
+	metricSharedFallbacks = metricTable.Add(telemetry.Metric{
+		Name: "storage_sync_journal_fallbacks_total", Kind: telemetry.KindCounter,
+		Help:  "Syncs of many logs that the sync journal did not take: its files are not made yet, or full, and the file system was synced.",
+		Alarm: "rising with the load: the disk does not keep up, or has no room for the journal; raise storage.sync.journal.bytes, or free space",
+	})
+	metricSharedReplayed = metricTable.Add(telemetry.Metric{
+		Name: "storage_sync_journal_replayed_bytes", Kind: telemetry.KindGauge, Help: "Bytes that this start has written to the logs from the sync journal.",
+	})
+	metricSharedDamage = metricTable.Add(telemetry.Metric{
+		Name: "storage_sync_journal_damages", Kind: telemetry.KindGauge, Help: "Places of the sync journal that this start could not read.",
+		Alarm: "above 0: acknowledged records may be lost on this broker; its replicas have given up their seats",
+	})
 	metricOpenFiles = metricTable.Add(telemetry.Metric{
 		Name: "storage_open_segment_files", Kind: telemetry.KindGauge, Help: "Segment files kept open, idle ones up to a bound.",
 	})
@@ -146,7 +164,13 @@ func RegisterDir(registerer prometheus.Registerer, d *Dir) error {
 	if d.report.JournalTorn {
 		damaged = 0
 	}
+	replay := d.report.Replay
 	return telemetry.RegisterAll(registerer,
+		metricSharedRounds.CounterFunc(func() float64 { return float64(d.shared.written.Load()) }),
+		metricSharedBytes.CounterFunc(func() float64 { return float64(d.shared.bytes.Load()) }),
+		metricSharedFallbacks.CounterFunc(func() float64 { return float64(d.shared.fallbacks.Load()) }),
+		metricSharedReplayed.GaugeFunc(func() float64 { return float64(replay.Bytes) }),
+		metricSharedDamage.GaugeFunc(func() float64 { return float64(len(replay.Damage)) }),
 		metricJournalDamaged.GaugeFunc(func() float64 { return float64(damaged) }),
 		metricOpenFiles.GaugeFunc(func() float64 { return float64(d.files.open.Load()) }),
 		metricFree.GaugeFunc(func() float64 {

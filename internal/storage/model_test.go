@@ -195,7 +195,14 @@ func (x *logMachine) failed(err error) {
 }
 
 func (x *logMachine) sync() {
-	end, err := x.log.Sync()
+	var end int64
+	var err error
+	if rapid.Bool().Draw(x.t, "journaled") {
+		err = x.dir.SyncJournaled(x.log)
+		end = x.log.DurableEnd()
+	} else {
+		end, err = x.log.Sync()
+	}
 	if err != nil {
 		x.failed(err)
 		x.weak = true
@@ -503,6 +510,14 @@ func checkLogAgainstModel(t *testing.T) {
 			{"resend", 4, x.resend},
 			{"sync", 12, x.sync},
 			{"checkpoint", 8, x.checkpoint},
+			{"settle", 2, func() {
+				for range 2 {
+					if err := x.dir.Settle(); err != nil {
+						x.failed(err)
+						x.weak = true
+					}
+				}
+			}},
 			{"roll", 3, func() {
 				if err := x.log.Roll(); err != nil {
 					x.failed(err)

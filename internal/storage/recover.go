@@ -15,6 +15,7 @@ import (
 type recovery struct {
 	log       *Log
 	saved     logState
+	point     int64 // what ends below has lost something
 	report    RecoveryReport
 	bases     []int64
 	snapshots []int64
@@ -33,7 +34,8 @@ func openLog(d *Dir, tp model.TopicPartition, cfg Config) (*Log, RecoveryReport,
 	r := &recovery{log: l, asFound: d.touch(tp)}
 	r.saved, r.report.Known = d.journal.state(tp)
 	r.report.SyncFailed, r.report.LostBefore = d.isSuspect(tp), d.journal.isLost(tp)
-	r.report.RecoveryPoint, r.report.HighWatermark = r.saved.recoveryPoint, r.saved.highWatermark
+	r.point = r.saved.point()
+	r.report.RecoveryPoint, r.report.HighWatermark = r.point, r.saved.highWatermark
 	if err := r.run(); err != nil {
 		for _, s := range l.segs {
 			err = errors.Join(err, s.letGo())
@@ -85,7 +87,7 @@ func (r *recovery) run() error {
 // ones. The log ends where it began, whatever follows. Without a whole journal the first segment found is the beginning.
 func (r *recovery) headMissing() bool {
 	l := r.log
-	return len(l.segs) > 0 && l.segs[0].base > r.saved.logStart && r.saved.recoveryPoint <= r.saved.logStart &&
+	return len(l.segs) > 0 && l.segs[0].base > r.saved.logStart && r.point <= r.saved.logStart &&
 		(r.report.Known || l.dir.report.JournalDamagedBytes == 0)
 }
 
@@ -228,7 +230,7 @@ func (r *recovery) scan() error {
 	}
 	for i := first; i < len(l.segs); i++ {
 		if i > first && l.segs[i].base != l.end {
-			if l.end >= r.saved.recoveryPoint || l.segs[i].base < l.end {
+			if l.end >= r.point || l.segs[i].base < l.end {
 				return r.cut(i-1, CutNone)
 			}
 			r.damaged(l.segs[i-1], l.pos, l.end, l.segs[i].base, fmt.Sprintf("the next segment begins at offset %d", l.segs[i].base))
@@ -326,7 +328,7 @@ func (r *recovery) finish() error {
 			return err
 		}
 	}
-	if r.report.Known && l.damage == nil && (l.end < r.saved.recoveryPoint || l.start > r.saved.logStart) {
+	if r.report.Known && l.damage == nil && (l.end < r.point || l.start > r.saved.logStart) {
 		return l.dir.journal.commit(logUpdate{tp: l.tp, state: l.journalState()})
 	}
 	return nil

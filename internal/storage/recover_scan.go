@@ -34,7 +34,7 @@ func (r *recovery) scanSegment(i int, resumed bool) (done bool, err error) {
 	r.report.ScannedSegments++
 	last := i == len(l.segs)-1
 	bad, err := r.walkBatches(f, size, last)
-	for bad != nil && err == nil && (l.end < r.saved.recoveryPoint || errors.Is(bad, errUnreadable)) {
+	for bad != nil && err == nil && (l.end < r.point || errors.Is(bad, errUnreadable)) {
 		found, err := r.goOnBehind(f, s, size, bad)
 		if err != nil || !found {
 			break
@@ -78,7 +78,7 @@ func (r *recovery) endAtBadBatch(i int, f fsys.File, size int64, bad error) (don
 			kind = CutMore
 		}
 	}
-	if kind == CutZeros || l.end >= r.saved.recoveryPoint {
+	if kind == CutZeros || l.end >= r.point {
 		return true, r.cut(i, kind)
 	}
 	return i == len(l.segs)-1, r.giveUp(i, bad)
@@ -87,7 +87,7 @@ func (r *recovery) endAtBadBatch(i int, f fsys.File, size int64, bad error) (don
 // giveUp notes that segment i is damaged from the writer's position to its end.
 func (r *recovery) giveUp(i int, why error) error {
 	l := r.log
-	to := max(r.saved.recoveryPoint, l.end)
+	to := max(r.point, l.end)
 	if i < len(l.segs)-1 {
 		to = l.segs[i+1].base
 	}
@@ -104,7 +104,7 @@ func (r *recovery) giveUp(i int, why error) error {
 func (r *recovery) goOnBehind(f fsys.File, s *segment, size int64, bad error) (found bool, err error) {
 	l := r.log
 	for _, e := range r.entries {
-		if e.value <= l.pos || e.key <= l.end || e.key >= r.saved.recoveryPoint || !batchBegins(f, e, size) {
+		if e.value <= l.pos || e.key <= l.end || e.key >= r.point || !batchBegins(f, e, size) {
 			continue
 		}
 		r.damaged(s, l.pos, l.end, e.key, bad.Error())
@@ -180,7 +180,7 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 			return fmt.Errorf("position %d %w: %w", w.pos, errUnreadable, err), nil
 		case err != nil || !ok:
 			return nil, err
-		case h.BaseOffset > l.end && (w.overlaps(h, l.end) || (last && l.end < point && h.NextOffset() > point)):
+		case h.BaseOffset > l.end && (w.overlaps(h, l.end) || (last && (skips(l.end, h, point) || skips(l.end, h, r.point)))):
 			return fmt.Errorf("%w: base offset %d behind offset %d", errBadBatch, h.BaseOffset, l.end-1), nil
 		case h.NextOffset() <= point && !r.ofEpoch(h):
 			return fmt.Errorf("%w: epoch %d at offset %d is not that of the journal", errBadBatch, h.LeaderEpoch, h.BaseOffset), nil
@@ -199,6 +199,11 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 		l.noteBatch(h, h.MaxTimestamp)
 		r.ends[len(r.ends)-1] = l.end
 	}
+}
+
+// skips says whether a batch behind a gap at end lies on both sides of a point, where a batch has begun: its length may be wrong.
+func skips(end int64, h record.Header, point int64) bool {
+	return end < point && h.NextOffset() > point
 }
 
 // continues says whether the batch of offset next begins at a position. Where it does not the length of the batch before may be wrong.

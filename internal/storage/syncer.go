@@ -20,11 +20,12 @@ type goroutines interface {
 }
 
 // Syncer is the group commit of a data directory: appenders ask for a sync, and one sync covers all that asked for the
-// same log before it began. A few logs are synced in parallel, many by one sync of the file system. It is a shell: the
-// simulator calls Log.Sync itself.
+// same log before it began. A few logs are synced in parallel, many together: by the sync journal of the directory, or by one
+// sync of the file system. It is a shell: the simulator calls Log.Sync and Dir.SyncJournaled itself.
 type Syncer struct {
 	onDurable func(l *Log, durableEnd int64, err error)
 	wake      chan struct{} // one token a worker that may have something to do
+	tend      chan *Dir     // whose sync journal has something to do in the background
 	metrics   *SyncMetrics
 	together  int // so many waiting logs are synced together; 0 never
 
@@ -59,7 +60,7 @@ func StartMeasuredSyncer(
 }
 
 func newSyncer(workers int, onDurable func(l *Log, durableEnd int64, err error)) *Syncer {
-	s := &Syncer{onDurable: onDurable, wake: make(chan struct{}, max(workers, 1))}
+	s := &Syncer{onDurable: onDurable, wake: make(chan struct{}, max(workers, 1)), tend: make(chan *Dir, 1)}
 	if syncsTogether {
 		s.together = syncTogether
 	}
@@ -70,6 +71,7 @@ func (s *Syncer) start(group goroutines) {
 	for i := range cap(s.wake) {
 		group.Go(fmt.Sprintf("syncer-%d", i), s.run)
 	}
+	group.Go("syncer-journal", s.work)
 }
 
 // Request asks for a sync of everything appended to l before the call. It never blocks; requests that wait already are
@@ -161,33 +163,11 @@ func (s *Syncer) finish(l *Log, end int64, err error) {
 	}
 }
 
-// syncAll syncs many logs by one sync of their file system. Logs that are being truncated or closed, or that lie in
-// another directory than the first, are synced on their own afterwards.
+// syncAll syncs many logs together.
 func (s *Syncer) syncAll(logs []*Log) {
-	var alone []*Log
-	held := make([]*Log, 0, len(logs))
-	pending := make([]pendingSync, 0, len(logs))
-	needed := false
-	for _, l := range logs {
-		if l.dir != logs[0].dir || !l.syncMu.TryLock() {
-			alone = append(alone, l)
-			continue
-		}
-		l.syncQueue.Store(syncRunning)
-		p, err := l.beginSync()
-		if err != nil || !p.more {
-			l.syncMu.Unlock()
-			s.finish(l, p.end, err)
-			continue
-		}
-		held, pending, needed = append(held, l), append(pending, p), true
-	}
-	var err error
-	if needed {
-		mark := s.metrics.begin()
-		err = held[0].fs.SyncFS(held[0].dir.path)
-		s.metrics.end(mark, len(held), err)
-	}
+	j := jointSync{dir: logs[0].dir, together: s.together, metrics: s.metrics, finish: s.finish}
+	j.hold(logs)
+	j.run()
 	s.mu.Lock()
 	s.batching = false
 	waiting := len(s.queue) > 0
@@ -195,12 +175,35 @@ func (s *Syncer) syncAll(logs []*Log) {
 	if waiting {
 		s.signal()
 	}
-	for i, l := range held {
-		end, err := l.endSync(pending[i], err)
-		l.syncMu.Unlock()
-		s.finish(l, end, err)
-	}
-	for _, l := range alone {
+	j.end()
+	for _, l := range j.alone {
 		s.sync(l)
+	}
+	if j.dir.shared.wantsWork() {
+		select {
+		case s.tend <- j.dir:
+		default: // it is at it
+		}
+	}
+}
+
+// work does what the sync journal wants done beside the syncs.
+func (s *Syncer) work(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case d := <-s.tend:
+			if err := d.shared.work(); err != nil {
+				s.fail(d, err)
+			}
+		}
+	}
+}
+
+// fail fails all logs of a directory after a sync in the background has failed, and lets each tell its waiters.
+func (s *Syncer) fail(d *Dir, err error) {
+	for _, l := range d.failLogs(err) {
+		s.Request(l)
 	}
 }

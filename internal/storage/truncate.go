@@ -19,6 +19,11 @@ import (
 func (l *Log) TruncateTo(offset int64) (logEndOffset int64, err error) {
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()
+	if offset < l.LogEndOffset() { // what is appended from here on is in no frame
+		if err := l.leave(); err != nil {
+			return l.LogEndOffset(), err
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.writable(); err != nil {
@@ -101,6 +106,9 @@ func (l *Log) segmentEnd(i int) int64 {
 // written there later must not be taken for synced. discard removes the segments behind i (and may replace i's file).
 // The caller holds syncMu and mu.
 func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, pos, newEnd int64) error) error {
+	if err := l.left(); err != nil {
+		return &notBegunError{err}
+	}
 	epochs := epochCache{starts: slices.Clone(l.epochs.starts)}
 	epochs.truncateEnd(epochsFrom)
 	state := l.journalState()
@@ -338,6 +346,9 @@ func (l *Log) copyPrefix(s *segment, n int64, name string) (err error) {
 func (l *Log) Reset(start int64, producers []byte) error {
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()
+	if err := l.leave(); err != nil {
+		return err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.usable(); err != nil {
@@ -369,6 +380,9 @@ func (l *Log) Reset(start int64, producers []byte) error {
 // reset does the work of Reset. The journal learns of the new start first: an interrupted reset is finished by recovery
 // when everything lies below the new start, and is otherwise seen as a log that lost nothing it still claims.
 func (l *Log) reset(start int64, state *producerState) error {
+	if err := l.left(); err != nil {
+		return &notBegunError{err}
+	}
 	saved := logState{recoveryPoint: start, highWatermark: min(l.checkpointed, start), logStart: start}
 	if start < l.end { // going back: nothing of what is there may be believed any more
 		saved.recoveryPoint = 0

@@ -227,8 +227,8 @@ func (o *Offline) verifyRoot() error {
 		there[l.tp] = true
 	}
 	for tp, s := range states {
-		if !there[tp] && s.recoveryPoint > s.logStart {
-			o.note(SeverityFault, name, -1, s.logStart, fmt.Sprintf("the log of %s is gone, which held records up to offset %d", tp, s.recoveryPoint-1),
+		if !there[tp] && s.point() > s.logStart {
+			o.note(SeverityFault, name, -1, s.logStart, fmt.Sprintf("the log of %s is gone, which held records up to offset %d", tp, s.point()-1),
 				"the replica gives up its seat and fetches from the leader")
 		}
 	}

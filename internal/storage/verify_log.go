@@ -59,12 +59,12 @@ func (v *logVerifier) run() (LogSummary, error) {
 		v.sum.Partition = v.log.tp.String()
 		v.state, v.known = o.states[v.log.tp]
 	}
-	v.sum.RecoveryPoint, v.sum.HighWatermark = v.state.recoveryPoint, v.state.highWatermark
+	v.sum.RecoveryPoint, v.sum.HighWatermark = v.state.point(), v.state.highWatermark
 	if err := v.list(); err != nil {
 		return v.sum, err
 	}
 	if len(v.segs) == 0 {
-		if v.state.recoveryPoint > v.state.logStart {
+		if v.state.point() > v.state.logStart {
 			o.note(SeverityFault, v.log.path, -1, v.state.logStart, "there are no segments", "the log begins anew; the replica gives up its seat")
 		}
 		return v.sum, nil
@@ -87,9 +87,9 @@ func (v *logVerifier) run() (LogSummary, error) {
 		end = v.cutAt
 	}
 	v.sum.LogEndOffset = end
-	if end < v.state.recoveryPoint {
+	if end < v.state.point() {
 		o.note(SeverityFault, v.segs[len(v.segs)-1].logName(), -1, end,
-			fmt.Sprintf("the log ends at offset %d, and was durable up to %d", end, v.state.recoveryPoint), "the replica gives up its seat and fetches what is missing")
+			fmt.Sprintf("the log ends at offset %d, and was durable up to %d", end, v.state.point()), "the replica gives up its seat and fetches what is missing")
 	} else if end < v.state.highWatermark {
 		o.note(SeverityFault, v.segs[len(v.segs)-1].logName(), -1, end,
 			fmt.Sprintf("the log ends at offset %d, below its high watermark %d", end, v.state.highWatermark), "the replica gives up its seat and fetches what is missing")
@@ -291,9 +291,9 @@ func (v *logVerifier) digest(s *segment, sum batchDigest) {
 // recovery says what opening the log would do about bytes at an offset where no batch is.
 func (v *logVerifier) recovery(offset int64, kind CutKind) string {
 	switch {
-	case offset < v.state.recoveryPoint && kind != CutZeros:
+	case offset < v.state.point() && kind != CutZeros:
 		return recoverDamage
-	case offset < v.state.recoveryPoint:
+	case offset < v.state.point():
 		return "the log ends there; the replica gives up its seat and fetches what is missing"
 	case kind == CutZeros:
 		return "cut off: space that was asked for ahead"

@@ -94,7 +94,7 @@ func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, s *segment, wh
 		}
 	}
 	severity := SeverityFault
-	if next >= v.state.recoveryPoint && kind != CutMore {
+	if next >= v.state.point() && kind != CutMore {
 		severity = SeverityNote
 	}
 	what := why.Error()
