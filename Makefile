@@ -14,7 +14,10 @@ REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 STAMP := $(MODULE)/internal/telemetry
 LDFLAGS := -s -w -X $(STAMP).version=$(VERSION) -X $(STAMP).revision=$(REVISION)
 
-# Settings of single targets.
+# Settings of single targets. PACKAGES are those that test, test-race, fix, fuzz and bench look at; CHAOS is what the tests of make chaos are
+# told, such as CHAOS=-run=TestLeaderKills for one scenario in its short form.
+PACKAGES ?= ./...
+CHAOS ?= -chaos.long
 BIN ?= bin
 BROKERS ?= 3
 PORT ?= 9092
@@ -46,12 +49,12 @@ run: build ## Build, then run a cluster of 3 brokers on this machine (BROKERS, P
 
 
 .PHONY: test
-test: ## Run all tests
-	$(GO) test -timeout 150s ./...
+test: ## Run all tests (PACKAGES)
+	$(GO) test -timeout 150s $(PACKAGES)
 
 .PHONY: test-race
-test-race: ## Run all tests under the race detector
-	$(GO) test -race -timeout 15m ./...
+test-race: ## Run all tests under the race detector (PACKAGES)
+	$(GO) test -race -timeout 15m $(PACKAGES)
 
 .PHONY: verify
 verify: verify-format verify-lint verify-proto verify-generated verify-layers verify-tidy verify-cross ## Check format, lint, protos, generated code, layers, go.mod, cross-builds
@@ -116,7 +119,7 @@ verify-cross:
 fix: $(TOOLS) ## Format the code, mend what the linters can mend, tidy go.mod
 	git ls-files --cached --others --exclude-standard '*.go' ':!api/gen' | xargs -r ls 2>/dev/null | xargs -r .bin/gofumpt -w
 	$(BUF) format -w api/proto
-	.bin/golangci-lint run --fix ./... || true
+	.bin/golangci-lint run --fix $(PACKAGES) || true
 	$(GO) mod tidy
 
 .PHONY: generate
@@ -141,20 +144,20 @@ sim-planted: ## Show that the simulation finds each planted bug
 	$(GO) test -tags planted ./internal/sim -count=1 -timeout 60m -run '^TestPlanted' -v
 
 .PHONY: chaos
-chaos: ## Kill brokers under load, as real processes, and check the history
-	$(GO) test ./internal/testcluster/chaos -count=1 -timeout 90m -chaos.long -v
+chaos: ## Kill brokers under load, as real processes, and check the history (CHAOS)
+	$(GO) test ./internal/testcluster/chaos -count=1 -timeout 90m -v $(CHAOS)
 
 .PHONY: fuzz
-fuzz: ## Fuzz everything that parses bytes, each target for FUZZTIME
-	@$(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print $$2, name[i]; n = 0 }' | \
+fuzz: ## Fuzz everything that parses bytes, each target for FUZZTIME (PACKAGES)
+	@$(GO) test -list '^Fuzz' $(PACKAGES) | awk '/^Fuzz/ { name[++n] = $$1 } /^ok/ { for (i = 1; i <= n; i++) print $$2, name[i]; n = 0 }' | \
 	while read -r package name; do \
 		echo "== $$package $$name"; \
 		$(GO) test "$$package" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) </dev/null || exit 1; \
 	done
 
 .PHONY: bench
-bench: ## Run the Go benchmarks (BENCH, BENCHTIME)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) ./...
+bench: ## Run the Go benchmarks (BENCH, BENCHTIME, PACKAGES)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -benchtime $(BENCHTIME) $(PACKAGES)
 
 $(TOOLS): tools/go.mod tools/go.sum
 	@echo "building the tools of tools/go.mod into .bin (once)"

@@ -29,11 +29,12 @@ type cluster struct {
 	project string
 	image   string
 	ports   [nodes]int
-	makes   []string // the overriding variables
+	makes   []string       // the overriding variables
+	shown   map[string]int // the commands that the documents show, and how often they were run
 }
 
 // newCluster brings a cluster up and takes away all of it when the test ends, whatever became of it.
-func newCluster(t *testing.T) *cluster {
+func newCluster(t *testing.T, shown []string) *cluster {
 	t.Helper()
 	project := "penstock-test-" + strconv.Itoa(os.Getpid())
 	c := &cluster{t: t, project: project, image: "penstock:" + project}
@@ -44,21 +45,36 @@ func newCluster(t *testing.T) *cluster {
 		c.ports[i] = freePort(t)
 		c.makes = append(c.makes, fmt.Sprintf("PORT_%d=%d", i+1, c.ports[i]))
 	}
+	c.shown = map[string]int{}
+	for _, command := range shown {
+		c.shown[command] = 0
+	}
 	t.Cleanup(c.remove)
 	c.up()
 	return c
 }
 
+// typed runs a command that the documents show, with more words at its end; it has to succeed.
+func (c *cluster) typed(command string, more ...string) string {
+	c.t.Helper()
+	if _, is := c.shown[command]; !is {
+		c.t.Fatalf("no document shows %q: %v", command, c.shown)
+	}
+	c.shown[command]++
+	words := append(strings.Fields(command), more...)
+	return must(c.t, words[0], words[1:]...)
+}
+
 func (c *cluster) up() {
 	c.t.Helper()
-	if out := must(c.t, "make", append([]string{"up"}, c.makes...)...); !strings.Contains(out, "healthy: ") {
+	if out := c.typed("make up", c.makes...); !strings.Contains(out, "healthy: ") {
 		c.t.Errorf("make up does not end with the health of the cluster:\n%s", tail(out))
 	}
 }
 
 func (c *cluster) down(extra ...string) {
 	c.t.Helper()
-	must(c.t, "make", append(append([]string{"down"}, extra...), c.makes...)...)
+	c.typed("make down", append(extra, c.makes...)...)
 }
 
 // remove drops containers, volumes, network and image of this test, and nothing else.

@@ -27,7 +27,11 @@ import (
 // killed and cut off under load, down and up again with its data, down without it.
 func TestCompose(t *testing.T) {
 	needEngine(t)
-	c := newCluster(t)
+	shown, err := documents.Lines(repository, "TestCompose")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCluster(t, shown)
 	t.Logf("%d nodes in containers are up: project %s, host ports %v", nodes, c.project, c.ports)
 	c.checkHardening()
 	c.checkAddresses()
@@ -44,6 +48,11 @@ func TestCompose(t *testing.T) {
 	t.Log("the cluster went down and up again with all its data")
 	c.checkPython()
 	c.checkDocument()
+	for command, times := range c.shown {
+		if times == 0 {
+			t.Errorf("the documents show %q, and this test did not run it", command)
+		}
+	}
 }
 
 // checkHardening looks at what compose promises of the containers.
@@ -215,7 +224,7 @@ func (c *cluster) checkFaults(each bool) {
 	}
 	for i := 1; i <= killed; i++ {
 		c.fault(name, i, loads, "killed",
-			func(container string) { must(c.t, "docker", "kill", container) },
+			func(container string) { c.typed("docker kill", container) },
 			func(container string) { must(c.t, "docker", "start", container) })
 	}
 	leader := int(*c.topic(name).Partitions[0].Leader)

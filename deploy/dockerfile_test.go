@@ -17,8 +17,8 @@ var (
 	stampOf    = regexp.MustCompile(`stamp=(\S+)`)
 )
 
-// TestDockerfile holds the image from source against the one that make image makes: base images cannot be pulled everywhere, so that it is
-// not built here, but everything that it names is there, and both images end the same way.
+// TestDockerfile holds the image from source against the one that make image makes: base images cannot be pulled everywhere, so that no engine
+// builds it here. Its build stage is run on this machine instead, what it gives is run, and both images end the same way.
 func TestDockerfile(t *testing.T) {
 	commands, err := documents.Lines(repository, "TestDockerfile")
 	if err != nil || len(commands) != 1 {
@@ -66,6 +66,56 @@ func TestDockerfile(t *testing.T) {
 	}
 	if got, want := settings(fromSource[from:]), settings(local); !slices.Equal(got, want) {
 		t.Errorf("the image from source ends with\n%s\nmake image with\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	runBuildStage(t, fromSource[:from])
+}
+
+// runBuildStage follows the instructions of the build stage in a directory of its own, which stands for the root of the container.
+func runBuildStage(t *testing.T, stage []string) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("builds the programs: not in -short")
+	}
+	container, env := t.TempDir(), []string{}
+	inside := func(path string) string { return filepath.Join(container, filepath.FromSlash(path)) }
+	work := ""
+	for _, i := range stage {
+		instruction, rest, _ := strings.Cut(i, " ")
+		words := strings.Fields(rest)
+		switch instruction {
+		case "FROM":
+			if len(words) != 3 || !strings.HasPrefix(words[0], "golang:") {
+				t.Fatalf("the build stage begins with %q", i)
+			}
+		case "ARG":
+			name, _, _ := strings.Cut(rest, "=")
+			env = append(env, name+"=stage-"+name)
+		case "WORKDIR":
+			work = inside(rest)
+			if err := os.MkdirAll(work, 0o750); err != nil {
+				t.Fatal(err)
+			}
+		case "COPY":
+			if words[len(words)-1] != "./" && words[len(words)-1] != "." {
+				t.Fatalf("this test copies into the working directory alone: %q", i)
+			}
+			files := strings.Fields(must(t, "git", append([]string{"ls-files", "--"}, words[:len(words)-1]...)...))
+			must(t, "cp", slices.Concat([]string{"--parents"}, files, []string{work})...)
+		case "RUN":
+			script := "cd " + work + " && " + strings.ReplaceAll(rest, "/image/", inside("image")+"/")
+			must(t, "env", append(env, "sh", "-ec", script)...)
+		default:
+			t.Fatalf("this test cannot follow %q", i)
+		}
+	}
+	if out := must(t, inside("image/bin/broker"), "version"); !strings.Contains(out, "stage-VERSION") || !strings.Contains(out, "stage-REVISION") {
+		t.Errorf("broker version: %s", out)
+	}
+	if out := must(t, inside("image/bin/brokerctl"), "--version"); !strings.Contains(out, "stage-VERSION") {
+		t.Errorf("brokerctl --version: %s", out)
+	}
+	if info, err := os.Stat(inside("image/data")); err != nil || info.Mode().Perm() != 0o750 {
+		t.Errorf("the data directory: %v %v", info, err)
 	}
 }
 

@@ -31,7 +31,7 @@ const (
 )
 
 // makeRelease makes the release of this machine's architecture in a directory of its own.
-func makeRelease(t *testing.T) string {
+func makeRelease(t *testing.T, command string) string {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("builds a release: not in -short")
@@ -40,19 +40,30 @@ func makeRelease(t *testing.T) string {
 		t.Skip("runs what a release holds for Linux")
 	}
 	dist := filepath.Join(t.TempDir(), "dist")
-	commands, err := documents.Lines(repository, "TestRelease")
-	if err != nil || len(commands) != 1 {
-		t.Fatalf("docs/deploy.md shows one command that makes a release: %q %v", commands, err)
-	}
-	must(t, "bash", "-euc", commands[0]+` "$@"`, "make", // what is given again at the end counts
+	must(t, "bash", "-euc", command+` "$@"`, "make", // what is given again at the end counts
 		"DIST="+dist, "PLATFORMS=linux-"+runtime.GOARCH, "VERSION="+testVersion, "REVISION="+testRevision, "RELEASE_TIME=1700000000")
 	return dist
 }
 
-// TestRelease makes the archive of this architecture, checks its sums, unpacks it and runs what is in it.
+// TestRelease makes the archive of this architecture in each way that the documents show, checks its sums, unpacks it and runs what is in
+// it. The same settings give the same bytes.
 func TestRelease(t *testing.T) {
-	dist := makeRelease(t)
+	commands, err := documents.Lines(repository, "TestRelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dist := makeRelease(t, commands[0])
 	sums := checkSums(t, dist)
+	for _, again := range commands[1:] {
+		one, err := os.ReadFile(filepath.Join(dist, "SHA256SUMS"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, err := os.ReadFile(filepath.Join(makeRelease(t, again), "SHA256SUMS"))
+		if err != nil || !bytes.Equal(one, other) {
+			t.Errorf("%q and %q give other bytes with the same settings: %v\n%s\n%s", commands[0], again, err, one, other)
+		}
+	}
 	name := "penstock-" + testVersion + "-linux-" + runtime.GOARCH
 	home := t.TempDir()
 	unpack(t, filepath.Join(dist, name+".tar.gz"), home)
@@ -208,15 +219,25 @@ func buildInfo(t *testing.T, admin string) (line string, err error) {
 // TestReleaseImage loads the image archive of a release and compares it with what make image builds.
 func TestReleaseImage(t *testing.T) {
 	needEngine(t)
-	dist := makeRelease(t)
+	dist := makeRelease(t, "make release")
 	loaded, built := "penstock:"+testVersion, "penstock:test-built-"+strconv.Itoa(os.Getpid())
 	t.Cleanup(func() {
 		if r := run(context.Background(), t, nil, "docker", "image", "rm", loaded, built); r.code != 0 {
 			t.Error(r)
 		}
 	})
-	must(t, "docker", "load", "-i", filepath.Join(dist, "penstock-"+testVersion+"-image-linux-"+runtime.GOARCH+".tar.gz"))
-	must(t, "make", "image", "IMAGE="+built, "IMAGE_UID=65532", "VERSION="+testVersion, "REVISION="+testRevision)
+	more := map[string][]string{
+		"docker load": {"-i", filepath.Join(dist, "penstock-"+testVersion+"-image-linux-"+runtime.GOARCH+".tar.gz")},
+		"make image":  {"IMAGE=" + built, "IMAGE_UID=65532", "VERSION=" + testVersion, "REVISION=" + testRevision},
+	}
+	shown, err := documents.Lines(repository, "TestReleaseImage")
+	if err != nil || len(shown) != len(more) {
+		t.Fatalf("the documents show two ways to an image: %q %v", shown, err)
+	}
+	for _, command := range shown {
+		words := append(strings.Fields(command), more[command]...)
+		must(t, words[0], words[1:]...)
+	}
 	if out := must(t, "docker", "run", "--rm", "--read-only", "--network", "none", loaded, "broker", "version"); !strings.Contains(out, testVersion) {
 		t.Errorf("broker version: %s", out)
 	}

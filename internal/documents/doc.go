@@ -1,4 +1,4 @@
 // Package documents finds the commands that the documents of the repository show, and knows for each of them which test
-// runs it, or what else proves that it exists. Tests that run the sessions of a document take them from here, so that a
+// runs it. Tests that run the sessions of a document take them from here, so that a
 // command that is added to a document is run, or fails the test of this package.
 package documents

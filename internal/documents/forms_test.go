@@ -4,26 +4,18 @@ package documents
 
 import (
 	"os"
-	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // shell runs a line in the root of the repository, as if typed there.
 func shell(t *testing.T, line string, env ...string) (string, error) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "bash", "-euo", "pipefail", "-c", line) //nolint:gosec // shown by our own documents
-	cmd.Dir, cmd.Env = root, env
-	for _, kept := range os.Environ() {
-		// What a make around these tests hands down is not what a reader has.
-		if name, _, _ := strings.Cut(kept, "="); !slices.Contains([]string{"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}, name) {
-			cmd.Env = append(cmd.Env, kept)
-		}
-	}
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return Shell(t.Context(), root, line, env...)
 }
 
 func onlyInFull(t *testing.T) {
@@ -33,36 +25,79 @@ func onlyInFull(t *testing.T) {
 	}
 }
 
-// TestShortForms runs the commands that would take long with smaller figures.
+// TestShortForms runs the commands, with smaller figures where they would take long. The programs are built once, by make build.
 func TestShortForms(t *testing.T) {
 	onlyInFull(t)
+	const build = "make build"
+	programs := t.TempDir()
+	runShort(t, build, lines[build].short, "SCRATCH="+programs)
 	for command, a := range lines {
-		if a.add == "" && len(a.edit) == 0 {
-			continue
+		if a.short != nil && command != build {
+			t.Run(command, func(t *testing.T) { runShort(t, command, a.short, "SCRATCH="+t.TempDir(), "PENSTOCK_BIN="+programs) })
 		}
-		t.Run(command, func(t *testing.T) {
-			line := strings.NewReplacer(a.edit...).Replace(command)
-			if len(a.edit) > 0 && line == command {
-				t.Fatalf("the edit %q changes nothing", a.edit)
-			}
-			line = strings.TrimSpace(line + " " + a.add)
-			out, err := shell(t, line, "SCRATCH="+t.TempDir())
-			if err != nil || strings.Contains(out, "no tests to run") {
-				t.Errorf("%s: %v\n%s", line, err, tail(out))
-			}
-		})
 	}
 }
 
-// TestDryForms shows of the commands that are not run that what they name exists.
+func runShort(t *testing.T, command string, f *form, env ...string) {
+	t.Helper()
+	line := strings.NewReplacer(f.edit...).Replace(command)
+	if len(f.edit) > 0 && line == command {
+		t.Fatalf("the edit %q changes nothing", f.edit)
+	}
+	line = strings.TrimSpace(line + " " + f.add)
+	began := time.Now()
+	out, err := shell(t, line, env...)
+	if err != nil || strings.Contains(out, "no tests to run") {
+		t.Errorf("%s: %v\n%s", line, err, tail(out))
+	} else if !regexp.MustCompile(f.shows).MatchString(out) {
+		t.Errorf("%s ended well and did not show %q:\n%s", line, f.shows, tail(out))
+	}
+	t.Logf("%s: %v", line, time.Since(began).Round(100*time.Millisecond))
+}
+
+// TestCommandsOfCI holds .ci/run against the rows that say it runs them.
+func TestCommandsOfCI(t *testing.T) {
+	script, err := os.ReadFile(filepath.Join(root, ".ci", "run"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := func(command string) bool {
+		for line := range strings.Lines(string(script)) {
+			line = settings.ReplaceAllString(strings.TrimSpace(line), "")
+			if line == command || strings.HasPrefix(line, command+" ") {
+				return true
+			}
+		}
+		return false
+	}
+	for command, a := range lines {
+		if a.ci != "" && !runs(a.ci) {
+			t.Errorf(".ci/run does not run %q, which would be the form of %q that is run", a.ci, command)
+		}
+		if asked, ran := strings.Fields(command), strings.Fields(a.ci); a.ci != "" && !slices.Equal(asked[:2], ran[:2]) {
+			t.Errorf("%q is not run by %q", command, a.ci)
+		}
+	}
+	if !runs("make sim") {
+		t.Error(".ci/run has no simulation that is longer than those of the tests")
+	}
+}
+
+// TestDryForms shows of the commands of make and go test that are not run here as they stand that what they name exists: targets, packages,
+// test names, flags and variables.
 func TestDryForms(t *testing.T) {
 	onlyInFull(t)
 	for command, a := range lines {
-		if a.dry == "" || a.dry == justNamed {
-			continue
-		}
-		if why := dryRun(t, command); why != "" {
-			t.Errorf("%s: %s", command, why)
+		program, _, _ := strings.Cut(command, " ")
+		switch {
+		case a.short != nil && len(a.short.edit) == 0, a.test != "" && !a.engine:
+		case strings.Contains(command, ">"), strings.Contains(command, "=N"): // what goes elsewhere, or stands for a number, is seen by the short form
+		case program == "make", program == "go":
+			if why := dryRun(t, command); why != "" {
+				t.Errorf("%s: %s", command, why)
+			}
+		case a.ci != "":
+			t.Errorf("%s: nothing shows here that it exists", command)
 		}
 	}
 }
@@ -82,6 +117,7 @@ func TestDryFormsCanFail(t *testing.T) {
 }
 
 var (
+	settings   = regexp.MustCompile(`^([A-Z_0-9]+=\S* )+`) // variables before a command
 	assignment = regexp.MustCompile(`^([A-Z_0-9]+)=(.*)$`)
 	word       = regexp.MustCompile(`'[^']*'|"[^"]*"|[^ ]+`)
 )

@@ -16,67 +16,80 @@ var sections = []section{
 	{"examples/python/README.md", "A first session", "TestPython", "examples/python"},
 }
 
-// account says what becomes of a single command line. Exactly one of test, short and dry is set.
+// account says what becomes of a single command line: one of test, ci and short is set.
 type account struct {
-	test string   // the test that takes it by Lines and runs it
-	dir  string   // the directory of that test's package
-	add  string   // short form: TestShortForms runs the line with this at its end
-	edit []string // short form: old and new text by turns
-	dry  string   // why it is not run; TestDryForms shows that its target, package, test names, flags and variables exist
+	test   string // the test that takes it by Lines and runs it
+	dir    string // the directory of that test's package
+	engine bool   // that test is skipped where there is no container engine
+	ci     string // the line of .ci/run that runs it, or its beginning; TestCommandsOfCI holds it against that
+	short  *form
 }
 
-func runBy(dir, test string) account           { return account{test: test, dir: dir} }
-func short(add string, edit ...string) account { return account{add: add, edit: edit} }
-func dry(reason string) account                { return account{dry: reason} }
+// form is how TestShortForms runs a line: in whole or, where it would take long or write into the working copy, with smaller figures.
+type form struct {
+	edit  []string // old and new text by turns
+	add   string   // at the end
+	shows string   // regular expression that the output matches when the line did what it is for; empty is nothing to see
+}
+
+func runBy(dir, test string) account         { return account{test: test, dir: dir} }
+func runByContainers(test string) account    { return account{test: test, dir: "deploy", engine: true} }
+func runByCI(line string) account            { return account{ci: line} }
+func short(add string, f form) account       { f.add = add; return account{short: &f} }
+func edited(from, to string, f form) account { f.edit = []string{from, to}; return account{short: &f} }
 
 const (
-	chaosDir   = "internal/testcluster/chaos"
-	partOfTest = "it holds the test that would run it"
-	partOfCI   = ".ci/run runs it"
-	takesLong  = "it takes minutes to an hour"
-	containers = "TestCompose runs it where containers may be started"
-	writes     = "it writes into the working copy; verify-generated and verify-format run the same and compare"
-	justNamed  = "the name of a command in a sentence, without its arguments"
+	chaosDir = "internal/testcluster/chaos"
+	mendDir  = "internal/documents/mend"
+	one      = "./internal/lifecycle" // a package that is quickly tested
 )
+
+var (
+	oneTested = form{shows: `(?m)^ok\s+\S+/internal/lifecycle\s`}
+	onceRun   = form{shows: `(?m)^Benchmark\S+\s+1\s`}
+)
+
+// passed is the form of a line that runs one test.
+func passed(test string) form { return form{shows: "(?m)^--- PASS: " + test + " "} }
 
 // lines are the single commands: those of blocks that are no session, and those in the text. They stand here as they are shown.
 var lines = map[string]account{
 	"make run": runBy(chaosDir, "TestMakeRun"),
 
-	"make test":                   dry(partOfTest),
-	"make test-race":              dry(takesLong + "; it is make test under the race detector"),
-	"make build":                  dry("make run, which TestMakeRun runs, does it first"),
-	"make verify":                 dry(partOfCI),
-	"make fix":                    dry(writes),
-	"make generate":               dry(writes),
-	"make chaos":                  dry(takesLong + "; make test runs the same tests in their short form"),
-	"make fuzz":                   dry(takesLong + "; make test runs the same targets over their corpus"),
-	"make fuzz FUZZTIME=30s":      dry(takesLong + "; make test runs the same targets over their corpus"),
-	"make bench BENCH=Append":     dry(takesLong),
-	"make image":                  dry(containers),
-	"make up":                     dry(containers),
-	"make down":                   dry(containers),
-	"make test-compose":           dry(partOfCI),
-	"make release":                dry("TestRelease runs it for one platform"),
+	"make test":                   short("PACKAGES="+one, oneTested),
+	"make test-race":              runByCI("make test-race"),
+	"make build":                  short(`BIN="$SCRATCH" && "$SCRATCH"/broker version && "$SCRATCH"/brokerctl --version`, form{shows: `(?s)penstock .*brokerctl version `}),
+	"make verify":                 runByCI("make verify"),
+	"make fix":                    runBy(mendDir, "TestFix"),
+	"make generate":               runBy(mendDir, "TestGenerate"),
+	"make chaos":                  runByCI("make chaos"),
+	"make fuzz":                   runByCI("make fuzz"),
+	"make fuzz FUZZTIME=30s":      runByCI("make fuzz FUZZTIME=200x"),
+	"make bench BENCH=Append":     runByCI("make bench BENCH=Append"),
+	"make image":                  runByContainers("TestReleaseImage"),
+	"make up":                     runByContainers("TestCompose"),
+	"make down":                   runByContainers("TestCompose"),
+	"make test-compose":           runByCI("make test-compose"),
+	"make release":                runBy("deploy", "TestRelease"),
 	"make release VERSION=v0.2.0": runBy("deploy", "TestRelease"),
-	"make sim":                    short("SIM_CORE=20 SIM_STORAGE=2"),
-	"make sim-planted":            dry(takesLong + "; .ci/run runs the simulation"),
+	"make sim":                    short("SIM_CORE=20 SIM_STORAGE=2", form{}),
+	"make sim-planted":            runByCI("make sim-planted"),
 
-	"go test ./internal/sim": short("-run '^TestSim$' -sim.core=20 -sim.storage=2"),
-	"go test ./internal/sim -run '^TestSim$' -sim.core=1000 -sim.storage=0 -sim.first=7000": short("", "=1000", "=20"),
-	"go test ./internal/sim -run '^TestSim$' -sim.mode=core -sim.seed=1234 > trace.txt":     short(`&& test -s "$SCRATCH"/trace.txt`, "trace.txt", `"$SCRATCH"/trace.txt`),
-	"go test ./internal/sim -run TestSim -sim.seed=N -sim.mode=core":                        short("", "=N", "=1234"),
-	"go test -short ./...":                                                                          dry(partOfTest),
-	"go test ./internal/testcluster/chaos -v":                                                       dry("make test runs these tests"),
-	"go test ./internal/testcluster/chaos -v -chaos.long -timeout 60m":                              dry(takesLong),
-	"go test ./internal/testcluster/chaos -v -run TestLeaderKills":                                  dry("make test runs this test"),
-	"go test -run xxx -bench 'Speed|ManyLogs|SyncMany|PageCache' -benchtime 15x ./internal/storage": dry(takesLong),
-	"go test -run xxx -bench 'Beside' -benchtime 21x ./internal/storage":                            dry(takesLong),
+	"go test ./internal/sim": short("-run '^TestSim$' -sim.core=20 -sim.storage=2", form{}),
+	"go test ./internal/sim -run '^TestSim$' -sim.core=1000 -sim.storage=0 -sim.first=7000": edited("=1000", "=20", form{}),
+	"go test ./internal/sim -v -run '^TestSim$' -sim.mode=core -sim.seed=1234 > trace.txt":  edited("trace.txt", `"$SCRATCH"/trace.txt && wc -l < "$SCRATCH"/trace.txt`, form{shows: `(?m)^\s*\d{4,}$`}),
+	"go test ./internal/sim -run TestSim -sim.seed=N -sim.mode=core":                        edited("=N", "=1234", form{}),
+	"go test -short ./...":                                                                          edited("./...", one, oneTested),
+	"go test ./internal/testcluster/chaos -v":                                                       short("-run '^TestFollowerKill$'", passed("TestFollowerKill")),
+	"go test ./internal/testcluster/chaos -v -chaos.long -timeout 60m":                              short("-run '^TestGrpcurl$'", passed("TestGrpcurl")),
+	"go test ./internal/testcluster/chaos -v -run TestLeaderKills":                                  runByCI("go test ./internal/testcluster/chaos -v -run TestLeaderKills"),
+	"go test -run xxx -bench 'Speed|ManyLogs|SyncMany|PageCache' -benchtime 15x ./internal/storage": edited("'Speed|ManyLogs|SyncMany|PageCache' -benchtime 15x", "'SyncMany/workers-8/together-8' -benchtime 1x", onceRun),
+	"go test -run xxx -bench 'Beside' -benchtime 21x ./internal/storage":                            edited("'Beside' -benchtime 21x", "'ReadBesideCleaning' -benchtime 1x", onceRun),
 	`go build -tags planted -ldflags "-X main.plant=leader-acks-alone" ./cmd/broker`:                runBy(chaosDir, "TestPlantedLeaderAcksAlone"),
 
 	"docker build -f deploy/Dockerfile -t penstock:local .": runBy("deploy", "TestDockerfile"),
-	"docker kill": dry(justNamed),
-	"docker load": dry(justNamed),
+	"docker kill": runByContainers("TestCompose"),
+	"docker load": runByContainers("TestReleaseImage"),
 
 	"apt-get install python3-grpcio protobuf-compiler protobuf-compiler-grpc": runBy("examples/python", "TestPackages"),
 	"pip install grpcio grpcio-tools protobuf":                                runBy("examples/python", "TestPackages"),
