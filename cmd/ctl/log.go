@@ -216,6 +216,9 @@ func (a *app) dump(o *storage.Offline, records bool) error {
 	if err = errors.Join(err, out.Flush()); err != nil {
 		return err
 	}
+	if logs, size, err := o.ToReplay(); err == nil && logs > 0 {
+		a.notef("the sync journal holds %d bytes of %d logs that may be missing here; the next start of the broker writes them", size, logs)
+	}
 	if damaged > 0 {
 		a.notef("%d batches are damaged; brokerctl log verify says what becomes of them", damaged)
 		return errReported

@@ -340,3 +340,44 @@ func TestQuietDirectoryLeavesTheJournal(t *testing.T) {
 		t.Fatalf("%+v", r)
 	}
 }
+
+// A look at the directory without a broker tells what would be replayed, and takes what the segments lack for no damage.
+func TestVerifyKnowsTheJournal(t *testing.T) {
+	for seed := range uint64(10) {
+		mem := fsys.NewMem(seed, fsys.MemOptions{})
+		d := openTestDir(t, mem)
+		l := journaledLog(t, d, 0, Config{})
+		for i := range 3 {
+			appendTo(t, l, 1, 1+i, 2, 2500)
+			must(t, d.SyncJournaled(l))
+		}
+		must(t, d.Checkpoint(LogCheckpoint{Log: l, HighWatermark: l.LogEndOffset()}))
+		onlyJournaled(t, l)
+		mem = mem.Crash()
+		verify := func() (notes, faults []Finding) {
+			o, err := OpenOffline(mem, "data")
+			must(t, err)
+			_, err = o.Verify(func(f Finding) {
+				if f.Severity == SeverityFault {
+					faults = append(faults, f)
+				} else if f.File == "data/"+sharedName {
+					notes = append(notes, f)
+				}
+			})
+			must(t, err)
+			return notes, faults
+		}
+		if notes, faults := verify(); len(notes) != 1 || len(faults) > 0 || notes[0].Offset != l.LogEndOffset()-1 {
+			t.Fatalf("seed %d: %+v, %+v", seed, notes, faults)
+		}
+		o, err := OpenOffline(mem, "data")
+		must(t, err)
+		if logs, size, err := o.ToReplay(); err != nil || logs != 1 || size < 3*5000 {
+			t.Fatalf("%d bytes of %d logs, %v", size, logs, err)
+		}
+		must(t, mem.Flip("data/"+sharedName+"/1.journal", 4096+200, 1))
+		if _, faults := verify(); len(faults) == 0 {
+			t.Fatalf("seed %d: nothing is said of the damage", seed)
+		}
+	}
+}

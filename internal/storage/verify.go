@@ -54,12 +54,13 @@ type LogSummary struct {
 // Offline reads a data directory, or the directory of one partition, without changing anything and without locking it.
 // Beside a running broker it may see the end of a log half written.
 type Offline struct {
-	fs     fsys.FS
-	path   string
-	data   bool // a whole data directory
-	logs   []offlineLog
-	states map[model.TopicPartition]logState
-	report func(Finding)
+	fs      fsys.FS
+	path    string
+	data    bool // a whole data directory
+	logs    []offlineLog
+	states  map[model.TopicPartition]logState
+	replays map[model.TopicPartition]*offlineReplay // from the sync journal
+	report  func(Finding)
 }
 
 type offlineLog struct {
@@ -197,6 +198,9 @@ func (o *Offline) verifyRoot() error {
 		if err := o.verifyNames(root); err != nil {
 			return err
 		}
+	}
+	if err := o.verifyShared(root); err != nil {
+		return err
 	}
 	name := path.Join(root, journalName)
 	data, err := readFile(o.fs, name, maxJournalBytes)

@@ -19,11 +19,12 @@ const (
 
 // logVerifier checks one log.
 type logVerifier struct {
-	o     *Offline
-	log   offlineLog
-	sum   LogSummary
-	state logState
-	known bool
+	o      *Offline
+	log    offlineLog
+	sum    LogSummary
+	state  logState
+	known  bool
+	replay *offlineReplay // nil where the sync journal holds nothing of it
 
 	segs      []*segment
 	snapshots []snapshotInfo // the sound ones, by offset
@@ -58,6 +59,7 @@ func (v *logVerifier) run() (LogSummary, error) {
 	if v.log.known {
 		v.sum.Partition = v.log.tp.String()
 		v.state, v.known = o.states[v.log.tp]
+		v.replay = o.replays[v.log.tp]
 	}
 	v.sum.RecoveryPoint, v.sum.HighWatermark = v.state.point(), v.state.highWatermark
 	if err := v.list(); err != nil {
@@ -87,6 +89,9 @@ func (v *logVerifier) run() (LogSummary, error) {
 		end = v.cutAt
 	}
 	v.sum.LogEndOffset = end
+	if v.replay != nil {
+		end = max(end, v.replay.end)
+	}
 	if end < v.state.point() {
 		o.note(SeverityFault, v.segs[len(v.segs)-1].logName(), -1, end,
 			fmt.Sprintf("the log ends at offset %d, and was durable up to %d", end, v.state.point()), "the replica gives up its seat and fetches what is missing")

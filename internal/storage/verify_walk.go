@@ -101,7 +101,11 @@ func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, s *segment, wh
 	if kind == CutZeros {
 		what = fmt.Sprintf("%d bytes of zeros behind the last batch", size-at)
 	}
-	v.o.note(severity, s.logName(), at, next, what, v.recovery(next, kind))
+	recovery := v.recovery(next, kind)
+	if v.replay.covers(s, at, next) {
+		severity, recovery = SeverityNote, "written anew from the sync journal"
+	}
+	v.o.note(severity, s.logName(), at, next, what, recovery)
 	if kind == CutZeros {
 		return next, false
 	}
