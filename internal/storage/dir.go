@@ -77,6 +77,8 @@ type Dir struct {
 	backlog *BacklogGate
 	synced  bool // everything found at the opening was made durable then
 
+	noting sync.Mutex // held while logs are asked for their states and these are written; taken before all others
+
 	mu   sync.Mutex
 	meta Meta
 	logs map[model.TopicPartition]*Log // the open ones
@@ -562,13 +564,7 @@ type LogCheckpoint struct {
 // are removed then. Errors wrap ErrJournalFailed: the directory has failed; or fsys.ErrNoSpace: the disk is full, nothing
 // is lost and the next call may succeed.
 func (d *Dir) Checkpoint(items ...LogCheckpoint) error {
-	updates := make([]logUpdate, 0, len(items))
-	for _, it := range items {
-		if u, ok := it.Log.checkpoint(it.HighWatermark); ok {
-			updates = append(updates, u)
-		}
-	}
-	if err := d.journal.commit(updates...); err != nil {
+	if err := d.note(items); err != nil {
 		return err
 	}
 	errs := make([]error, 0, len(items)+1)
@@ -576,6 +572,19 @@ func (d *Dir) Checkpoint(items ...LogCheckpoint) error {
 		errs = append(errs, it.Log.removeTrimmed())
 	}
 	return errors.Join(append(errs, d.space.keep())...)
+}
+
+// note writes what logs say of themselves now, in the order in which they have said it.
+func (d *Dir) note(items []LogCheckpoint) error {
+	d.noting.Lock()
+	defer d.noting.Unlock()
+	updates := make([]logUpdate, 0, len(items))
+	for _, it := range items {
+		if u, ok := it.Log.checkpoint(it.HighWatermark); ok {
+			updates = append(updates, u)
+		}
+	}
+	return d.journal.commit(updates...)
 }
 
 // Close closes the logs that are still open (not cleanly: the broker closes its logs itself, with the last positions),

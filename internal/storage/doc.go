@@ -27,9 +27,9 @@
 //
 // A [Log] has one writer at a time (its methods that change it take the log's mutex); Read, OffsetForTime and the
 // positions may be called from any goroutine beside it and see an atomic snapshot. Sync may run beside the writer.
-// Locks are taken in the order Log.discardMu, Log.syncMu, those of sharedJournal, Log.mu, journal.mu, Dir.mu, and the small ones of space and descriptors last (a bound
-// on open files closes those of other logs with TryLock alone); nothing outside the package is called back
-// while one is held.
+// Locks are taken in the order Dir.noting, Log.discardMu, Log.syncMu, those of sharedJournal, Log.mu, journal.mu, Dir.mu, and the small ones
+// of space and descriptors last (a bound on open files closes those of other logs with TryLock alone); nothing outside the package is
+// called back while one is held.
 //
 // # Syncs
 //

@@ -117,7 +117,15 @@ type logUpdate struct {
 	tp     model.TopicPartition
 	state  logState
 	change logChange
+
+	// of, where it is not nil, has said the state without waiting for it to be written, after that many cuts: another cut
+	// since has said what holds now.
+	of   *Log
+	cuts uint64
 }
+
+// overtaken says whether an update must not be written any more.
+func (u logUpdate) overtaken() bool { return u.of != nil && u.of.cuts.Load() != u.cuts }
 
 // logChange is what an update says.
 type logChange uint8
@@ -192,10 +200,12 @@ func (j *journal) commit(updates ...logUpdate) error {
 	return j.syncLocked()
 }
 
+// appendLocked writes what has changed. It may change the slice.
 func (j *journal) appendLocked(updates []logUpdate) error {
 	if j.failed != nil {
 		return j.failed
 	}
+	updates = slices.DeleteFunc(updates, logUpdate.overtaken)
 	buf := j.buf[:0]
 	next := make([]logState, len(updates))
 	known := make([]bool, len(updates))

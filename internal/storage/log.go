@@ -34,6 +34,7 @@ type Log struct {
 	durable    atomic.Int64
 	filed      atomic.Int64
 	generation atomic.Uint64 // odd while a truncation is under way, raised by 2 by each
+	cuts       atomic.Uint64 // raised before the journal learns of anything but progress: what was to be noted before is void
 	readOn     atomic.Pointer[readHint]
 	syncQueue  atomic.Int32 // state of the log in its Syncer
 
@@ -272,7 +273,7 @@ func (l *Log) checkpoint(highWatermark int64) (u logUpdate, ok bool) {
 	if l.pos-l.snapshotPos >= snapshotDistance {
 		l.snapshotWithin()
 	}
-	return logUpdate{tp: l.tp, state: l.journalState()}, true
+	return logUpdate{tp: l.tp, state: l.journalState(), of: l, cuts: l.cuts.Load()}, true
 }
 
 // snapshotDistance is how far apart producer snapshots lie within a segment, at least, in bytes: what recovery has to walk
@@ -481,6 +482,7 @@ func (l *Log) closeCleanly() error {
 // closeFiles closes what is open and marks the log closed. The caller holds mu.
 func (l *Log) closeFiles() error {
 	l.closed = true
+	l.cuts.Add(1)
 	var err error
 	for _, s := range l.segs {
 		err = errors.Join(err, s.letGo())

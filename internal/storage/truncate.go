@@ -116,6 +116,7 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	state.highWatermark = min(state.highWatermark, newEnd)
 	state.logStart = min(state.logStart, newEnd)
 	state.epochs = epochs.starts
+	l.cuts.Add(1)
 	if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state}); err != nil {
 		return &notBegunError{err}
 	}
@@ -387,6 +388,7 @@ func (l *Log) reset(start int64, state *producerState) error {
 	if start < l.end { // going back: nothing of what is there may be believed any more
 		saved.recoveryPoint = 0
 	}
+	l.cuts.Add(1)
 	if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: saved}); err != nil {
 		return &notBegunError{err}
 	}
