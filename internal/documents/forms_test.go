@@ -33,7 +33,10 @@ func TestShortForms(t *testing.T) {
 	runShort(t, build, lines[build].short, "SCRATCH="+programs)
 	for command, a := range lines {
 		if a.short != nil && command != build {
-			t.Run(command, func(t *testing.T) { runShort(t, command, a.short, "SCRATCH="+t.TempDir(), "PENSTOCK_BIN="+programs) })
+			t.Run(command, func(t *testing.T) {
+				t.Parallel()
+				runShort(t, command, a.short, "SCRATCH="+t.TempDir(), "PENSTOCK_BIN="+programs)
+			})
 		}
 	}
 }
