@@ -151,9 +151,9 @@ func (m *Manager) checkLoop(ctx context.Context) error {
 	}
 }
 
-// check looks at the batches at one place.
+// check looks at the batches at one place, and at the one before: it may be that one's head that hides what lies there.
 func (m *Manager) check(s suspicion) {
-	from := max(s.offset, s.p.log.LogStartOffset())
+	from := max(s.offset-1, s.p.log.LogStartOffset())
 	res, err := s.p.log.CheckRange(from, s.p.log.LogEndOffset(), checkStepBytes, true)
 	switch {
 	case err != nil:

@@ -120,14 +120,17 @@ func (d *damageTest) log(id model.NodeID) *storage.Log {
 }
 
 // flip inverts a bit of the batch at an offset, within its records, and returns the file.
-func (d *damageTest) flip(id model.NodeID, offset int64) string {
+func (d *damageTest) flip(id model.NodeID, offset int64) string { return d.flipAt(id, offset, 500) }
+
+// flipAt inverts a bit of a byte of the batch at an offset, and returns the file.
+func (d *damageTest) flipAt(id model.NodeID, offset, byteOf int64) string {
 	d.t.Helper()
 	n := d.nodes[id]
 	base, position := int64(0), int64(0)
 	for _, s := range d.log(id).SegmentDigests() {
 		if s.BaseOffset <= offset {
 			base = s.BaseOffset
-			position = (offset-base)*s.SizeBytes/s.Batches + 500
+			position = (offset-base)*s.SizeBytes/s.Batches + byteOf
 		}
 	}
 	file := path.Join(n.path, "topics", d.tp.TopicID.String(), fmt.Sprint(d.tp.Partition), fmt.Sprintf("%020d.log", base))
@@ -234,6 +237,20 @@ func TestDamagedLeaderHandsOver(t *testing.T) {
 	if p := d.partition(d.tp); p.Leader == 1 {
 		t.Fatalf("%+v", p)
 	}
+}
+
+// The head of a batch says that it holds the offsets of those behind it: who reads one of those comes across it.
+func TestDamageThatHidesWhatLiesBehind(t *testing.T) {
+	d := newDamageTest(t, map[string]string{"index.interval.bytes": "16384"}, 1, 2, 3)
+	file := d.flipAt(1, 20, 24) // the last offset is larger by half a million
+	r, err := d.mgrOf(1).OpenReader(d.tp, 21, model.NoLeaderEpoch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(1, nil); !model.IsCode(err, model.CodeNotLeaderForPartition) && !model.IsCode(err, model.CodeFencedLeaderEpoch) {
+		t.Fatalf("offset 21 is read: %v", err)
+	}
+	d.mended(1, file, FoundByConsumer, 1, 2, 3)
 }
 
 func TestSoleDamagedReplicaServesWhatIsIntact(t *testing.T) {

@@ -182,7 +182,13 @@ func (m *Manager) roleChanged(p *partition, fx *effects) {
 // cut truncates the log. The caller holds p.mu.
 func (m *Manager) cut(p *partition, out core.Output, fx *effects) {
 	before := p.log.LogEndOffset()
-	if _, err := p.log.TruncateTo(out.TruncateTo); err != nil {
+	_, err := p.log.TruncateTo(out.TruncateTo)
+	if errors.Is(err, storage.ErrCorruptLog) && p.log.Failed() == nil {
+		m.opts.Logger.Error("a log cannot be cut, it is damaged there", "partition", p.tp.String(), "error", err)
+		m.suspect(p, out.TruncateTo, err, FoundByRecovery)
+		return
+	}
+	if err != nil {
 		m.logFailed(p, "truncate", err, fx)
 		return
 	}

@@ -166,7 +166,8 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 			began = l.pos
 		}
 		h, ok, err := w.next()
-		if err == nil && ok && !w.crc && (h.NextOffset() > point || (h.NextOffset() == point && !continues(f, w.pos, size, point))) {
+		if err == nil && ok && !w.crc && (h.NextOffset() > point || w.contradicts(h) ||
+			(h.NextOffset() == point && !continues(f, w.pos, size, point))) {
 			if h.NextOffset() > point {
 				began = l.pos
 			}
@@ -204,6 +205,15 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 // skips says whether a batch behind a gap at end lies on both sides of a point, where a batch has begun: its length may be wrong.
 func skips(end int64, h record.Header, point int64) bool {
 	return end < point && h.NextOffset() > point
+}
+
+// contradicts says whether what lies at the walker's position, behind the batch of h, cannot follow it: one of the two is not what was
+// written, and perhaps it is h that says too much.
+func (w *walker) contradicts(h record.Header) bool {
+	ahead := *w
+	next, ok, err := ahead.next()
+	w.buf, w.bufAt, w.bufN = ahead.buf, ahead.bufAt, ahead.bufN
+	return errors.Is(err, errBadBatch) || (err == nil && ok && next.BaseOffset < h.NextOffset())
 }
 
 // continues says whether the batch of offset next begins at a position. Where it does not the length of the batch before may be wrong.

@@ -15,7 +15,8 @@ import (
 // down with it.
 //
 // It refuses, with ErrBelowHighWatermark, to go below the HighWatermark on file. Any other failure leaves the log
-// failed (ErrLogFailed): opened again it ends somewhere between the new and the old end.
+// failed (ErrLogFailed): opened again it ends somewhere between the new and the old end. A *CorruptError changes nothing: a batch
+// at the cut is not what was written.
 func (l *Log) TruncateTo(offset int64) (logEndOffset int64, err error) {
 	l.syncMu.Lock()
 	defer l.syncMu.Unlock()
@@ -55,7 +56,8 @@ func (l *Log) TruncateTo(offset int64) (logEndOffset int64, err error) {
 }
 
 // findCut finds the segment and the position of the first batch that holds an offset >= offset, and where the log ends
-// before it.
+// before it. The batches on both sides are checked whole: a flipped bit in a header must not move the cut. The error is a
+// *CorruptError then.
 func (l *Log) findCut(offset int64) (i int, pos, newEnd int64, err error) {
 	i = segmentOf(l.segs, offset)
 	s := l.segs[i]
@@ -65,16 +67,39 @@ func (l *Log) findCut(offset int64) (i int, pos, newEnd int64, err error) {
 	}
 	defer func() { err = errors.Join(err, f.release()) }()
 	w := newWalker(f, 0, l.segmentEnd(i), false)
+	before := int64(0)
 	for newEnd = s.base; ; {
 		at := w.pos
 		h, ok, err := w.next()
+		if err == nil && (!ok || h.LastOffset() >= offset || h.NextOffset() <= newEnd) {
+			return i, at, newEnd, l.checkCut(s, f, before, w.pos)
+		}
+		if errors.Is(err, errBadBatch) {
+			return 0, 0, 0, &CorruptError{File: s.logName(), Position: at, Offset: newEnd, Reason: err.Error()}
+		}
 		if err != nil {
 			return 0, 0, 0, err
 		}
-		if !ok || h.LastOffset() >= offset {
-			return i, at, newEnd, nil
+		before, newEnd = at, h.NextOffset()
+	}
+}
+
+// checkCut checks the batches of a segment in [from, to) whole, and that they follow each other.
+func (*Log) checkCut(s *segment, f fsys.File, from, to int64) error {
+	w := newWalker(f, from, to, true)
+	for next := int64(-1); ; {
+		at := w.pos
+		h, ok, err := w.next()
+		if err == nil && ok && next >= 0 && h.BaseOffset < next {
+			err = fmt.Errorf("%w: base offset %d after offset %d", errBadBatch, h.BaseOffset, next-1)
 		}
-		newEnd = h.NextOffset()
+		if errors.Is(err, errBadBatch) {
+			return &CorruptError{File: s.logName(), Position: at, Offset: s.base, Reason: err.Error()}
+		}
+		if err != nil || !ok {
+			return err
+		}
+		next = h.NextOffset()
 	}
 }
 
