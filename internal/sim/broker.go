@@ -68,6 +68,9 @@ func (n *node) boot() {
 		b.publish(n.w.raft.images[n.voter.applied])
 	}
 	n.after(n.w.between(time.Millisecond, 20*time.Millisecond), b.register)
+	if n.w.storage() {
+		n.every(700*time.Millisecond, b.scrub)
+	}
 	n.every(400*time.Millisecond, b.follow)
 	n.every(100*time.Millisecond, b.sweep)
 	n.every(n.w.between(time.Second, 5*time.Second), b.checkpoint)

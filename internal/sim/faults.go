@@ -19,6 +19,7 @@ const (
 	faultReplace                     // a disk is replaced by an empty one
 	faultController                  // the active controller changes
 	faultStop                        // a process stops cleanly and starts again
+	faultDecay                       // a bit flips on the disk; storage mode alone
 	faultCrash                       // a process or its machine dies within an operation on the disk; storage mode alone
 	faultKinds
 )
@@ -26,7 +27,7 @@ const (
 func (k faultKind) String() string {
 	return [faultKinds]string{
 		"kill", "power loss", "pause", "cut link", "slow link", "slow disk", "failed sync", "new disk", "controller change",
-		"clean stop", "crash inside",
+		"clean stop", "decay", "crash inside",
 	}[k]
 }
 
@@ -330,7 +331,7 @@ func (f *faults) moveController() {
 }
 
 func (f *faults) failSync(n *node) {
-	if n.disk.failSyncs > 0 {
+	if n.disk.failSyncs > 0 || f.w.decays.open() {
 		return
 	}
 	x := f.begin(faultSync, n.index)
@@ -340,7 +341,7 @@ func (f *faults) failSync(n *node) {
 
 // replaceDisk puts an empty disk in: a machine that is lost for good.
 func (f *faults) replaceDisk(n *node) {
-	if !n.hostUp || slices.ContainsFunc(f.w.brokers, func(o *node) bool { return o.replaced }) {
+	if !n.hostUp || f.w.decays.open() || slices.ContainsFunc(f.w.brokers, func(o *node) bool { return o.replaced }) {
 		return
 	}
 	x := f.begin(faultReplace, n.index)

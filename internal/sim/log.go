@@ -68,6 +68,9 @@ type modelLog struct {
 	tried   []batch // an append that a crash has cut short
 	cutting int64   // where a cut that a crash has cut short was to end; -1 for none
 
+	decay    *decayed // storage mode alone; nil while all is whole
+	hadDecay bool     // a bit of it has flipped, once
+
 	real   *realLog
 	unsure bool // power was lost, or a sync failed, since a process had the real log open
 }
@@ -202,6 +205,10 @@ func (l *modelLog) appendLeader(b batch, epoch model.LeaderEpoch, nowMs int64) (
 		var err error
 		l.tried = []batch{b}
 		b, err = l.real.appendLeader(b, original, duplicate, code, nowMs)
+		if corrupt(err) {
+			l.tried = nil
+			return b, false, model.Errorf(model.CodeCorruptRecord, "the log is damaged")
+		}
 		if err != nil {
 			return b, false, err
 		}
@@ -270,21 +277,36 @@ func (l *modelLog) read(from, upTo, maxBytes int64) ([]batch, error) {
 func (l *modelLog) truncate(to int64) error {
 	if l.real != nil {
 		l.cutting = to
-		if err := l.real.truncate(to); err != nil {
+		err := l.real.truncate(to)
+		if corrupt(err) {
+			l.cutting = -1
+		}
+		if err != nil {
 			return err
+		}
+		if at := l.real.log.LogEndOffset(); at < to && !slices.ContainsFunc(l.batches, func(b batch) bool { return b.base == at && b.end() > to }) {
+			l.w.oracle.fail("%s on broker %d: cut to %d instead of %d", l.part, l.node.id, at, to)
 		}
 		l.cutting = -1
 	}
+	l.cutModel(to)
+	return nil
+}
+
+// cutModel is the model's part of a cut.
+func (l *modelLog) cutModel(to int64) {
 	n := len(l.batches)
 	for n > 0 && l.batches[n-1].end() > to {
 		n--
 	}
 	l.cutTo(n)
+	if l.decay != nil && l.end() <= l.decay.from {
+		l.decay = nil
+	}
 	for len(l.epochs) > 0 && l.epochs[len(l.epochs)-1].start >= to {
 		l.epochs = l.epochs[:len(l.epochs)-1]
 	}
 	l.save(min(l.savedHW, l.end()))
-	return nil
 }
 
 // cutTo keeps n batches.

@@ -118,7 +118,7 @@ func (o *oracle) holds(pr *promised, n *node) bool {
 
 // excused says whether a node has lost data and not yet been able to say so.
 func (o *oracle) excused(pr *promised, n *node) bool {
-	return n.replaced || (pr.p.osMode && n.lostCache)
+	return n.replaced || (pr.p.osMode && n.lostCache) || slices.Contains(n.disk.unconfessed, pr.p.index)
 }
 
 // members checks that whoever may be elected holds what was committed.
@@ -265,6 +265,8 @@ func (o *oracle) copies(pr *promised, end int64) int {
 		case o.excused(pr, node) || node.everReplaced || (pr.p.osMode && node.everLostCache):
 			n++
 		case l == nil:
+		case l.hadDecay && max(l.durable, l.wasDurable) >= end: // it had it
+			n++
 		case pr.p.osMode && l.end() >= end, !pr.p.osMode && l.durable >= end:
 			n++
 		}

@@ -72,6 +72,11 @@ func (b *broker) adopt(p *partition, l *modelLog) *replica {
 	}
 	l.dirty, l.uncut = false, maxOffset
 	state := core.LogState{Start: 0, End: l.end(), Durable: l.durable, HighWatermark: l.savedHW}
+	if l.real != nil {
+		if d := l.real.log.Damage(); d != nil {
+			state.Damaged, state.DamagedFrom = true, d.From
+		}
+	}
 	r := &replica{b: b, p: p, log: l, core: core.NewReplica(b.n.id, b.epoch, b.w.cfg.core, state, l)}
 	b.replicas[p.index] = r
 	return r
@@ -80,7 +85,7 @@ func (b *broker) adopt(p *partition, l *modelLog) *replica {
 // takeImage tells the core what the image says.
 func (r *replica) takeImage(image *metadata.Image, p *metadata.Partition) {
 	st := core.PartitionState{
-		Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch, ISR: p.ISR,
+		Leader: p.Leader, LeaderEpoch: p.LeaderEpoch, PartitionEpoch: p.PartitionEpoch, ISR: p.ISR, ELR: p.ELR,
 		MinISR: r.p.minISR,
 	}
 	if r.p.osMode {
@@ -128,6 +133,15 @@ func (r *replica) do(out core.Output) {
 	if out.Propose {
 		r.propose(out.Proposal)
 	}
+	if out.Verify != nil {
+		r.verify(*out.Verify)
+	}
+	if out.GiveUp != nil {
+		r.giveUp(*out.GiveUp)
+	}
+	if out.Discard {
+		r.discard(out.DiscardSeq)
+	}
 	if out.Stopped != nil {
 		w.oracle.stopped(r, out.Stopped)
 	}
@@ -160,6 +174,9 @@ func (r *replica) cut(out core.Output) {
 		return
 	}
 	if err := r.log.truncate(out.TruncateTo); r.b.crashed(err) {
+		return
+	} else if corrupt(err) {
+		r.suspect(out.TruncateTo, err)
 		return
 	} else if err != nil {
 		w.oracle.fail("%s on broker %d: the log cannot be cut to %d: %v", r.p, n.id, out.TruncateTo, err)
@@ -228,6 +245,10 @@ func (r *replica) produce(x batch, acks ackKind, epoch model.LeaderEpoch, answer
 		answer(receipt{code: code})
 		return
 	}
+	if r.core.HandingOver() {
+		answer(receipt{code: model.CodeNotLeaderForPartition})
+		return
+	}
 	at, duplicate, err := r.log.appendLeader(x, r.core.LeaderEpoch(), n.wall().UnixMilli())
 	if r.b.crashed(err) {
 		return
@@ -288,7 +309,10 @@ func (r *replica) fetch(offset int64, epoch model.LeaderEpoch) fetched {
 	r.b.w.oracle.lookedUp(r, f.hw, f.ready)
 	if offset < f.hw {
 		var err error
-		if f.batches, err = r.log.read(offset, f.hw, 2000); err != nil && !r.b.crashed(err) {
+		if f.batches, err = r.log.read(offset, f.hw, 2000); corrupt(err) {
+			f.code = model.CodeCorruptRecord
+			r.suspect(offset, err)
+		} else if err != nil && !r.b.crashed(err) {
 			r.b.w.oracle.fail("%s on broker %d: reading at %d failed: %v", r.p, r.b.n.id, offset, err)
 		}
 	}

@@ -86,6 +86,7 @@ type world struct {
 	raft    *raft
 	oracle  *oracle
 	faults  *faults
+	decays  *decays
 	nodes   []*node // brokers, then clients
 	brokers []*node // by id
 	voters  []*node
@@ -133,7 +134,7 @@ func newWorld(mode Mode, seed uint64, trace io.Writer) *world {
 		virtual: minVirtual + w.between(0, 10*time.Second),
 	}
 	w.oracle = &oracle{w: w}
-	w.faults = &faults{w: w}
+	w.faults, w.decays = &faults{w: w}, newDecays(w, seed)
 	brokers := pick(w.engine, 3, 3, 4, 5)
 	const maxClients = 12
 	for i := range brokers + maxClients {
@@ -189,6 +190,9 @@ func (w *world) play() {
 	start := w.now
 	w.producing = true
 	w.after(w.between(0, time.Second), w.faults.inject)
+	if w.storage() {
+		w.decays.next()
+	}
 	enough := func() bool {
 		return w.now-start >= w.cfg.virtual && w.faults.total() >= minFaults && w.produced >= minRecords
 	}
@@ -309,6 +313,11 @@ func (w *world) unwell() string {
 	for _, p := range w.parts {
 		if w.halted(p) {
 			continue
+		}
+		for _, n := range w.brokers {
+			if l := n.disk.log(p.index); l != nil && l.decay != nil && !w.oracle.stuck(p) {
+				return fmt.Sprintf("%s: a bit of the batch at %d is flipped on broker %d", p, l.decay.from, n.id)
+			}
 		}
 		st, _ := image.Partition(p.tp)
 		if st.Leader == model.NoNode || len(st.ISR) != len(st.Replicas) {

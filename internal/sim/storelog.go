@@ -77,10 +77,16 @@ func (d *disk) openLog(l *modelLog) (lost bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	if report.Damage != nil {
+	if report.Damage != nil && l.decay == nil {
 		d.n.w.oracle.fail("%s on broker %d: recovery found damage at %d that nobody made: %+v", l.part, d.n.id, report.Damage.From, report)
 	}
 	real := &realLog{model: l, log: log}
+	if l.decay != nil {
+		d.adoptDecayed(l, real, report)
+		d.n.w.note("recovered", int64(d.n.id), int64(l.part.index), log.LogEndOffset(), int64(report.Cut))
+		l.takeOver(real, l.batches)
+		return report.LostData(), nil
+	}
 	batches, err := real.read(log.LogStartOffset(), log.LogEndOffset(), 1<<30)
 	if err != nil {
 		return false, err
@@ -88,15 +94,20 @@ func (d *disk) openLog(l *modelLog) (lost bool, err error) {
 	d.checkFound(l, batches)
 	d.n.w.note("recovered", int64(d.n.id), int64(l.part.index), log.LogEndOffset(), int64(report.Cut))
 	d.n.w.comment("%s on broker %d: %d producers, %+v", l.part, d.n.id, log.ProducerCount(), report)
+	l.takeOver(real, batches)
+	return report.LostData(), nil
+}
+
+// takeOver lets the model hold what a log was found to hold.
+func (l *modelLog) takeOver(real *realLog, batches []batch) {
 	l.real, l.unsure = real, false
 	l.batches, l.windows, l.matched = batches, nil, 0
 	for i := range batches {
 		batches[i].raw = nil
 		l.remember(batches[i])
 	}
-	l.durable = log.DurableEnd()
-	l.savedHW = log.CheckpointedHighWatermark()
-	return report.LostData(), nil
+	l.durable = real.log.DurableEnd()
+	l.savedHW = real.log.CheckpointedHighWatermark()
 }
 
 // checkFound holds what recovery found against what was written: all that was synced is there, after kill -9 everything, and
@@ -203,6 +214,9 @@ func (r *realLog) read(from, upTo, maxBytes int64) ([]batch, error) {
 	var out []batch
 	for from < upTo && (maxBytes > 0 || len(out) == 0) {
 		res, err := r.log.Read(from, int(min(maxBytes, 1<<20)), upTo, nil)
+		if corrupt(err) && len(out) > 0 {
+			return out, nil // as below
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -214,7 +228,13 @@ func (r *realLog) read(from, upTo, maxBytes int64) ([]batch, error) {
 			if err != nil {
 				return nil, err
 			}
+			if h.Size() > len(data) {
+				return nil, fmt.Errorf("%w: the header says %d bytes, there are %d", record.ErrCorruptBatch, h.Size(), len(data))
+			}
 			if err := record.CheckCRC(data[:h.Size()]); err != nil {
+				if len(out) > 0 {
+					return out, nil // it is found by who reads on
+				}
 				return nil, err
 			}
 			out = append(out, batch{

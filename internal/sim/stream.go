@@ -167,6 +167,14 @@ func (r *replica) pumpLeader(s *subscription) {
 			if r.b.crashed(err) {
 				return
 			}
+			if corrupt(err) {
+				r.core.FollowerGone(s.follower.id, s.id)
+				r.subs = slices.DeleteFunc(r.subs, func(o *subscription) bool { return o == s })
+				r.b.refuse(s.conn, s.follower, r.p.index, core.Subscribe{SubscriptionID: s.id, LeaderEpoch: order.LeaderEpoch},
+					core.SubscribeAnswer{Code: model.CodeCorruptRecord})
+				r.suspect(order.From, err)
+				return
+			}
 			if err != nil || len(batches) == 0 {
 				r.b.w.oracle.fail("%s on broker %d: nothing to send from %d to %d: %v", r.p, r.b.n.id, order.From, order.UpTo, err)
 				return

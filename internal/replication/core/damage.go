@@ -112,7 +112,7 @@ func (r *Replica) mendOn(now time.Duration, out *Output) {
 			out.Verify = &Verify{
 				Seq: m.seq, Leader: r.leader, LeaderEpoch: r.leaderEpoch, From: m.from, To: max(m.from, r.log.End),
 			}
-		case r.seated || r.follow.subscribed:
+		case (r.seated || r.follow.subscribed) && !plantedDiscardInSync:
 			r.askToGiveUp(out)
 		default:
 			m.seq++

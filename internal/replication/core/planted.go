@@ -12,13 +12,17 @@ var (
 	plantedJoinWithoutEpochStart   bool
 	plantedResumeEpoch             bool
 	plantedLeaderAcksAlone         bool
+	plantedDiscardInSync           bool
 )
+
+// DiscardInSync is the planted bug that discards damage before the seat is given up. It shows only where bits flip.
+const DiscardInSync = "discard-in-sync"
 
 // PlantedBugs are the names that Plant knows.
 func PlantedBugs() []string {
 	return []string{
 		"truncate-to-high-watermark", "no-epoch-check-on-fetch", "ack-before-fsync", "join-without-epoch-start", "resume-epoch",
-		"leader-acks-alone",
+		"leader-acks-alone", DiscardInSync,
 	}
 }
 
@@ -29,6 +33,7 @@ func Plant(name string) error {
 	for i, bug := range []*bool{
 		&plantedTruncateToHighWatermark, &plantedNoEpochCheckOnFetch, &plantedAckBeforeFsync,
 		&plantedJoinWithoutEpochStart, &plantedResumeEpoch, &plantedLeaderAcksAlone,
+		&plantedDiscardInSync,
 	} {
 		*bug = PlantedBugs()[i] == name
 		known = known || *bug

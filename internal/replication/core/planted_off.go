@@ -10,4 +10,5 @@ const (
 	plantedJoinWithoutEpochStart   = false
 	plantedResumeEpoch             = false
 	plantedLeaderAcksAlone         = false
+	plantedDiscardInSync           = false
 )
