@@ -104,13 +104,14 @@ func (n *Node) startQuorum(context.Context) error {
 func (n *Node) recoverReplicas(ctx context.Context) error {
 	publishers := []metadata.Publisher{n.nodes}
 	if n.cfg.Roles.Broker {
-		syncer, err := n.startSyncer()
+		syncer, syncs, err := n.startSyncer()
 		if err != nil {
 			return err
 		}
 		n.replicas, err = replication.NewManager(replication.Options{
 			NodeID: n.cfg.NodeID, Dir: n.dir, PageCacheLost: n.start.osLost, Syncer: syncer,
 			Endpoint: peer.NewEndpoint(n.conns), Controller: n.controllers, Clock: n.clock, Logger: n.log, Metrics: n.registry.Registerer(),
+			Stalled:       syncs.Longest,
 			OnDiskFailure: func(err error) { n.diskFailure <- err },
 			Core:          replicationcore.Config{LagTimeMax: n.cfg.ReplicaLagTime},
 
@@ -170,14 +171,14 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) startSyncer() (*storage.Syncer, error) {
+func (n *Node) startSyncer() (*storage.Syncer, *storage.SyncMetrics, error) {
 	metrics, err := storage.NewSyncMetrics(n.clock, n.registry.Registerer())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	return storage.StartMeasuredSyncer(n.groups.storage, syncWorkers, metrics, func(log *storage.Log, durableEnd int64, err error) {
 		n.replicas.OnSynced(log, durableEnd, err)
-	}), nil
+	}), metrics, nil
 }
 
 // servePeers answers other nodes.

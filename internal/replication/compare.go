@@ -3,8 +3,10 @@ package replication
 import (
 	"cmp"
 	"context"
+	"math"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/internal/model"
@@ -260,12 +262,28 @@ func (m *Manager) setDiffering(p *partition, differs bool, from, to int64) {
 // offsets is a range; to is exclusive.
 type offsets struct{ from, to int64 }
 
-// Disk tells what is wrong with the data directory; nil for nothing.
+// stalledAfter is how long a sync may take before the disk is said to hang.
+const stalledAfter = 2 * time.Second
+
+// Disk tells what is wrong with the data directory; nil for nothing. It takes no lock that a hanging disk may hold.
 func (m *Manager) Disk() *internalv1.DiskState {
-	if !m.opts.Dir.Full() {
+	state := &internalv1.DiskState{Full: m.opts.Dir.Full()}
+	if m.opts.Stalled != nil {
+		switch stall := m.opts.Stalled(); {
+		case stall >= stalledAfter:
+			state.StalledMs = uint32(min(stall.Milliseconds(), math.MaxUint32)) //nolint:gosec // bounded
+			if !m.stalled.Swap(true) {
+				m.opts.Logger.Error("the disk does not answer: what is appended is not acknowledged until it does; see the machine's log, and "+
+					"stop the broker where it stays so", "sync_running", stall.Round(time.Millisecond))
+			}
+		case m.stalled.Swap(false):
+			m.opts.Logger.Warn("the disk answers again")
+		}
+	}
+	if !state.GetFull() && state.GetStalledMs() == 0 {
 		return nil
 	}
-	return &internalv1.DiskState{Full: true}
+	return state
 }
 
 // troublesMax bounds what a broker tells of its replicas.

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"path"
@@ -354,6 +355,62 @@ func TestTwoDamagedReplicas(t *testing.T) {
 			d.write(d.partition(d.tp).Leader, 2)
 			d.agree(d.tp, d.want, 1, 2)
 		})
+	}
+}
+
+// What the operator does then, as docs/operations.md says: with both brokers stopped, the segment that is whole on one takes the place
+// of the damaged one of that name on the other. The next start looks again at what was damaged, and goes on.
+func TestOperatorMendsTwoDamagedReplicas(t *testing.T) {
+	d := newDamageTest(t, map[string]string{"min.insync.replicas": "1"}, 1, 2)
+	files := map[model.NodeID]string{1: d.flip(1, 20), 2: d.flip(2, 40)}
+	d.scrub(1)
+	eventually(t, "both know", func() bool { return d.log(1).Damage() != nil && d.log(2).Damage() != nil })
+	for id := model.NodeID(1); id <= 2; id++ {
+		d.nodes[id].stop(true)
+	}
+	for id, name := range files {
+		if files[1] == files[2] {
+			t.Fatal("both are damaged in the same segment")
+		}
+		copyFile(t, d.nodes[3-id].mem, d.nodes[id].mem, name)
+	}
+	for id := model.NodeID(1); id <= 2; id++ {
+		d.nodes[id].start()
+	}
+	for id := model.NodeID(1); id <= 2; id++ {
+		d.scrub(id)
+		if damage := d.log(id).Damage(); damage != nil {
+			t.Fatalf("broker %d: %+v", id, damage)
+		}
+	}
+	eventually(t, "both are in sync", func() bool { return len(d.partition(d.tp).ISR) == 2 })
+	d.write(d.partition(d.tp).Leader, 2)
+	d.agree(d.tp, d.want, 1, 2)
+}
+
+// copyFile puts a file of one file system in the place of that of the same name on another.
+func copyFile(t *testing.T, from, to *fsys.Mem, name string) {
+	t.Helper()
+	source, err := from.OpenRead(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := source.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := make([]byte, size)
+	_, err = source.ReadAt(content, 0)
+	if err = errors.Join(err, source.Close(), to.Remove(name)); err != nil {
+		t.Fatal(err)
+	}
+	target, err := to.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = target.Append(content)
+	if err = errors.Join(err, target.SyncData(), target.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 

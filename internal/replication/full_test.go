@@ -3,6 +3,7 @@ package replication
 import (
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -170,4 +171,25 @@ func TestLeaderWhoseLogFailedHandsOver(t *testing.T) {
 	f.lead(f.tp, 1, 1, 2, 3)
 	f.write()
 	f.agree(f.tp, f.want, 1, 2, 3)
+}
+
+// A disk that does not answer a sync is told of, and no lock is waited for.
+func TestStalledDiskIsToldOf(t *testing.T) {
+	var stall atomic.Int64
+	c := newCluster(t, 1, func(o *Options) { o.Stalled = func() time.Duration { return time.Duration(stall.Load()) } })
+	tp := c.topic(1, nil, 1)
+	mustAck(t, c.send(1, tp, AcksAll, "x"))
+	p := c.mgrOf(1).partitions[tp]
+	p.mu.Lock() // an append that hangs
+	defer p.mu.Unlock()
+	for _, s := range []time.Duration{0, stalledAfter - 1, stalledAfter, 0} {
+		stall.Store(int64(s))
+		want := uint32(0)
+		if s >= stalledAfter {
+			want = uint32(s.Milliseconds())
+		}
+		if disk := c.mgrOf(1).Disk(); disk.GetStalledMs() != want || (want == 0) != (disk == nil) {
+			t.Errorf("stalled for %v: %v", s, disk)
+		}
+	}
 }

@@ -90,6 +90,8 @@ type Options struct {
 	Metrics prometheus.Registerer
 	// Pool gives the buffers that followers are sent; nil means wire.DefaultPool.
 	Pool *wire.Pool
+	// Stalled says for how long the disk has not answered a sync; nil is never. It must not wait for the disk.
+	Stalled func() time.Duration
 	// OnDiskFailure is called once when a sync failed: the state of the disk is unknown, the broker must exit. It must not
 	// block. Nil only logs.
 	OnDiskFailure func(error)
@@ -170,6 +172,7 @@ type Manager struct {
 	topics         topicTraffic
 	lags           atomic.Pointer[lags]
 	failed         atomic.Pointer[error]
+	stalled        atomic.Bool   // the disk did not answer when it was looked at last
 	subID          atomic.Uint64 // ids of subscriptions
 
 	publishMu sync.Mutex // one image at a time; taken before mu

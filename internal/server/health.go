@@ -27,6 +27,7 @@ const (
 	reasonDamaged         = "DAMAGED_REPLICAS"
 	reasonDiffering       = "DIFFERING_REPLICAS"
 	reasonDiskFull        = "DISK_FULL"
+	reasonDiskStalled     = "DISK_STALLED"
 )
 
 // DescribeCluster shows the brokers and what is wrong. The controller is asked, not believed.
@@ -112,13 +113,18 @@ func countPartitions(image *metadata.Image, resp *penstockv1.DescribeClusterResp
 	}
 }
 
-// diskReasons says which brokers' disks are full.
+// diskReasons says which brokers' disks are full, or hang.
 func diskReasons(disks []*internalv1.BrokerDisk) (reasons []*penstockv1.HealthReason) {
 	for _, d := range disks {
 		if d.GetDisk().GetFull() {
 			reasons = append(reasons, &penstockv1.HealthReason{Code: reasonDiskFull, Message: fmt.Sprintf(
 				"the disk of broker %d is full: it takes no records and hands its leaderships over where another replica in sync has room; "+
 					"delete or trim topics, or make the disk larger", d.GetBrokerId())})
+		}
+		if ms := d.GetDisk().GetStalledMs(); ms > 0 {
+			reasons = append(reasons, &penstockv1.HealthReason{Code: reasonDiskStalled, Message: fmt.Sprintf(
+				"the disk of broker %d has not answered for %v: what its partitions take is not acknowledged; "+
+					"see the log of its machine, and stop the broker where it stays so", d.GetBrokerId(), time.Duration(ms)*time.Millisecond)})
 		}
 	}
 	return reasons

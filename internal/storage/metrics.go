@@ -101,7 +101,7 @@ func NewSyncMetrics(clock lifecycle.Clock, registerer prometheus.Registerer) (*S
 		clock: clock, seconds: metricSyncSeconds.Histogram(), logs: metricSyncLogs.Histogram(), failures: metricSyncFailures.Counter(),
 	}
 	return m, telemetry.RegisterAll(registerer, m.seconds, m.logs, m.failures, metricSyncRunning.GaugeFunc(func() float64 {
-		return m.longest().Seconds()
+		return m.Longest().Seconds()
 	}))
 }
 
@@ -145,8 +145,8 @@ func (m *SyncMetrics) end(mark syncMark, logs int, err error) {
 	}
 }
 
-// longest is how long the oldest sync under way has been running.
-func (m *SyncMetrics) longest() (longest time.Duration) {
+// Longest is how long the oldest sync under way has been running; 0 where there is none.
+func (m *SyncMetrics) Longest() (longest time.Duration) {
 	now := m.clock.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
