@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"syscall"
 	"testing"
 
@@ -378,6 +379,31 @@ func TestVerifyKnowsTheJournal(t *testing.T) {
 		must(t, mem.Flip("data/"+sharedName+"/1.journal", 4096+200, 1))
 		if _, faults := verify(); len(faults) == 0 {
 			t.Fatalf("seed %d: nothing is said of the damage", seed)
+		}
+	}
+}
+
+// A cleaned segment takes the place of another under the same name: what the journal holds of that one must not come back into it.
+func TestCompactionLeavesTheJournal(t *testing.T) {
+	for seed := range uint64(10) {
+		x := newKeyedLog(t, t.Fatalf, fsys.NewMem(seed, fsys.MemOptions{}), Config{})
+		must(t, x.create())
+		for i := range 8 {
+			x.put(t, -1, fmt.Sprint("key", i%2), []byte(fmt.Sprint("value", i)))
+		}
+		must(t, x.dir.SyncJournaled(x.log))
+		onlyJournaled(t, x.log)
+		x.durable = x.log.DurableEnd()
+		must(t, x.checkpoint(x.end))
+		must(t, x.log.Roll())
+		must(t, x.clean(NewCleaner(CleanerOptions{}), x.end, math.MaxInt))
+		x.check()
+		want := x.keysOf()
+		x.mem = x.mem.Crash()
+		x.reopen(true)
+		x.check()
+		if got := x.keysOf(); len(got) != 2 || fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("seed %d: %q, want %q", seed, got, want)
 		}
 	}
 }
