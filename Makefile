@@ -24,6 +24,8 @@ PORT ?= 9092
 DATA_DIR ?= ./data/dev
 SIM_CORE ?= 10000
 SIM_STORAGE ?= 500
+SIM_MODEL ?= 1000000
+SIM_SWEEP ?= 1
 FUZZTIME ?= 30s
 BENCH ?= .
 BENCHTIME ?= 1s
@@ -136,8 +138,9 @@ generate: $(TOOLS) ## Generate the error codes and pages from their tables, and 
 
 
 .PHONY: sim
-sim: ## Run the seeded simulation (SIM_CORE, SIM_STORAGE schedules)
+sim: ## Run the seeded simulation (SIM_CORE, SIM_STORAGE schedules, SIM_MODEL operations on a log, each SIM_SWEEP-th of the sweep)
 	$(GO) test ./internal/sim -count=1 -timeout 60m -run '^TestSim' -sim.core=$(SIM_CORE) -sim.storage=$(SIM_STORAGE)
+	$(GO) test ./internal/storage -count=1 -timeout 120m -run '^(TestModelBySeed|TestEveryOperationFailsOnce)$$' -v -storage.model=$(SIM_MODEL) -storage.sweep=$(SIM_SWEEP)
 
 .PHONY: sim-planted
 sim-planted: ## Show that the simulation finds each planted bug

@@ -187,7 +187,8 @@ func ofSource(name string, base int64) (at int64, ok bool) {
 	return at, at != base || (suffix != segmentSuffix && suffix != producersSuffix)
 }
 
-// listSettled lists the directory of a log, after it has completed or undone what a cleaning left when its process died.
+// listSettled lists the directory of a log, after it has completed or undone what a cleaning, or the giving up of damage, left when
+// its process died.
 // touched says that anything was changed.
 func listSettled(fsy fsys.FS, dir string) (infos []fsys.FileInfo, touched bool, err error) {
 	if infos, err = fsy.List(dir); err != nil {
@@ -198,6 +199,12 @@ func listSettled(fsy fsys.FS, dir string) (infos []fsys.FileInfo, touched bool, 
 		if strings.HasSuffix(info.Name, cleanSuffix) {
 			touched = true
 			if err := fsy.Remove(name); err != nil {
+				return nil, touched, err
+			}
+		}
+		if log, ok := strings.CutSuffix(name, keptSuffix); ok {
+			touched = true
+			if err := settleKept(fsy, name, log); err != nil {
 				return nil, touched, err
 			}
 		}
@@ -216,6 +223,19 @@ func listSettled(fsy fsys.FS, dir string) (infos []fsys.FileInfo, touched bool, 
 		infos, err = fsy.List(dir)
 	}
 	return infos, touched, err
+}
+
+// settleKept gives the intact beginning of a damaged segment its name, unless the segment was not set aside.
+func settleKept(fsy fsys.FS, name, log string) error {
+	_, err := fsy.Stat(log)
+	switch {
+	case fsys.IsNotExist(err):
+		return fsy.Rename(name, log)
+	case err != nil:
+		return err
+	default:
+		return fsy.Remove(name)
+	}
 }
 
 // afterSync makes an error sticky where it is one of a sync.

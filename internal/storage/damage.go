@@ -26,7 +26,7 @@ func (l *Log) Damages() []Damage { return slices.Clone(l.view.Load().damages) }
 // MarkDamaged takes note of damage that Scrub, CheckRange or Read has found while the log was open, durably. As with damage
 // found at the opening, the log takes no appends and serves what lies around until DiscardDamage. What does not lie within the
 // log is ignored, and so is what lies in a segment that was replaced since. marked says whether anything is new; an error
-// beside it concerns the file alone.
+// beside it concerns the file alone, unless it wraps ErrSyncFailed, which is for ever.
 func (l *Log) MarkDamaged(d Damage) (marked bool, err error) {
 	l.syncMu.Lock() // no compaction replaces the segment meanwhile
 	defer l.syncMu.Unlock()
@@ -42,7 +42,11 @@ func (l *Log) MarkDamaged(d Damage) (marked bool, err error) {
 	}
 	l.noteDamage(d)
 	l.publish()
-	return true, writeFileAtomic(l.fs, path.Join(l.path, marksName), encodeMarks(l.damages, l.segs))
+	err = writeFileAtomic(l.fs, path.Join(l.path, marksName), encodeMarks(l.damages, l.segs))
+	if errors.Is(err, fsys.ErrSyncFailed) {
+		return true, l.fail(ErrSyncFailed, err)
+	}
+	return true, err
 }
 
 // noteDamage adds to what is damaged. The caller holds mu.

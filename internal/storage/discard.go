@@ -27,7 +27,7 @@ func (l *Log) PrepareDiscard() (*PendingDiscard, error) {
 		l.discardMu.Unlock()
 		return nil, err
 	}
-	if err := l.copyPrefix(d.segment, d.position, d.segment.logName()+tempSuffix); err != nil {
+	if err := l.copyPrefix(d.segment, d.position, d.segment.logName()+keptSuffix); err != nil {
 		d.Abort()
 		return nil, fmt.Errorf("log %s: discard from offset %d: %w", l.tp, d.damaged, err)
 	}
@@ -54,13 +54,13 @@ func (d *PendingDiscard) Abort() {
 		return
 	}
 	d.ended = true
-	_ = removeIfExists(d.l.fs, d.segment.logName()+tempSuffix) //nolint:errcheck // the next opening removes it
+	_ = removeIfExists(d.l.fs, d.segment.logName()+keptSuffix) //nolint:errcheck // the next opening removes it
 	d.l.discardMu.Unlock()
 }
 
 // Commit ends the log before the damage and returns the new LogEndOffset: the damaged file and all later segments are kept aside
 // under names that end in .corrupt, and the intact beginning stays. It is durable when it returns. An error leaves the log as it
-// is, unless it wraps ErrLogFailed.
+// is, unless it wraps ErrLogFailed. Where the damage begins in the batch that holds the LogStartOffset, that goes down with it.
 func (d *PendingDiscard) Commit() (logEndOffset int64, err error) {
 	defer d.Abort()
 	l := d.l
@@ -78,15 +78,18 @@ func (d *PendingDiscard) Commit() (logEndOffset int64, err error) {
 	if l.segs[i] != d.segment || l.damage == nil || l.damage.From != d.damaged || l.damage.Position != d.position {
 		return l.end, fmt.Errorf("log %s: discard from offset %d: %w", l.tp, d.damaged, errDamageMoved)
 	}
-	// Offsets before the damage that compaction has left out are given up too: a segment is sealed where its last batch ends.
+	// Offsets before the damage that compaction has left out are given up too, and so is the LogStartOffset within a damaged batch:
+	// what lies in a file ends where its last batch does.
 	from := d.damaged
 	if end, err := l.endBefore(i, d.position); err == nil {
-		from = min(max(end, l.start), from)
+		from = min(end, from)
 	}
 	if err := l.cutAt(i, d.position, from, min(d.damaged, from+1), l.keepCorrupt); err != nil {
 		if l.notBegun(err) {
 			return l.end, fmt.Errorf("log %s: discard from offset %d: %w", l.tp, from, err)
 		}
+		d.ended = true // the copy may be all that is left of the intact beginning: the next opening gives it its name
+		l.discardMu.Unlock()
 		return l.end, l.fail(ErrLogFailed, fmt.Errorf("discard from offset %d: %w", from, err))
 	}
 	d.ended = true // the copy has taken the segment's place

@@ -33,12 +33,12 @@ func (l *Log) MarkOSMode() error {
 }
 
 // ClearOSMode takes the mark of MarkOSMode back, durably. The caller has seen to it that everything that was appended while it
-// stood has been synced.
+// stood has been synced. A failed sync wraps ErrSyncFailed and is for ever.
 func (l *Log) ClearOSMode() error {
 	if err := removeIfExists(l.fs, l.osModeName()); err != nil {
 		return fmt.Errorf("clear the mark of log %s for flush.mode=os: %w", l.tp, err)
 	}
-	return l.fs.SyncDir(l.path)
+	return l.afterSync(l.fs.SyncDir(l.path))
 }
 
 // OSMode says whether the mark of MarkOSMode is there: after a restart of the machine without a clean shutdown the log may have

@@ -2,7 +2,10 @@ package storage
 
 import (
 	"bytes"
+	"errors"
 	"testing"
+
+	"github.com/penstock-io/penstock/internal/fsys"
 )
 
 func FuzzJournal(f *testing.F) {
@@ -15,6 +18,7 @@ func FuzzJournal(f *testing.F) {
 		if good < 0 || good > len(data) {
 			t.Fatalf("believed %d of %d bytes", good, len(data))
 		}
+		_ = journalTorn(data, good) // whatever it says
 		if again, n := decodeJournal(data[:good]); n != good || len(again) != len(states) {
 			t.Fatalf("the believed part reads as %d states, %d bytes", len(again), n)
 		}
@@ -22,9 +26,24 @@ func FuzzJournal(f *testing.F) {
 }
 
 func FuzzIndex(f *testing.F) {
-	f.Add(encodeIndex([]indexEntry{{1, 2}, {3, 4}}, indexKindOffset))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		entries, err := decodeIndex(data, indexKindOffset)
+	f.Add(encodeIndex([]indexEntry{{1, 2}, {3, 4}}, indexKindOffset), false, int64(3))
+	f.Add(encodeIndex([]indexEntry{{1000, 0}, {1001, 7}}, indexKindTime), true, int64(1000))
+	f.Fuzz(func(t *testing.T, data []byte, times bool, key int64) {
+		kind := byte(indexKindOffset)
+		if times {
+			kind = indexKindTime
+		}
+		entries, err := decodeIndex(data, kind)
+		mem := fsys.NewMem(1, fsys.MemOptions{})
+		must(t, mem.MkdirAll("d"))
+		must(t, writeHint(mem, "d/x", data))
+		e, found, lookErr := lookupIndexFile(mem, "d/x", kind, key)
+		if lookErr != nil && !errors.Is(lookErr, errIndexDoubt) {
+			t.Fatal(lookErr)
+		}
+		if at := floorEntry(entries, key); err == nil && (lookErr != nil || found != (at >= 0) || (found && e != entries[at])) {
+			t.Fatalf("key %d: looked up %+v (%t, %v), read %+v", key, e, found, lookErr, entries)
+		}
 		for i := 1; i < len(entries); i++ {
 			if entries[i].key <= entries[i-1].key {
 				t.Fatalf("keys fall at %d (%v)", i, err)

@@ -24,6 +24,7 @@ type recovery struct {
 	ends      []int64      // where the last batch of each of them ends
 	asFound   bool         // no log of this process has written to it
 	touched   bool         // files were created, cut or removed
+	medium    bool         // something could not be read
 	marked    bool         // damage was found while the log was open, and is on file
 	entries   []indexEntry // what the offset index of the segment being scanned knew
 }
@@ -70,8 +71,16 @@ func (r *recovery) run() error {
 		if err := r.scan(); err != nil {
 			return err
 		}
+		r.missHead()
 	}
-	if len(l.segs) == 0 || l.end < r.saved.logStart {
+	reset := r.resetInterrupted()
+	if reset { // where it was none the loss is told
+		if err := r.confess(); err != nil {
+			return err
+		}
+		r.report.Cut, r.report.CutFile = CutMore, l.damage.File
+	}
+	if len(l.segs) == 0 || l.end < r.saved.logStart || reset {
 		if err := r.beginAnew(r.saved.logStart); err != nil {
 			return err
 		}
@@ -89,6 +98,20 @@ func (r *recovery) headMissing() bool {
 	l := r.log
 	return len(l.segs) > 0 && l.segs[0].base > r.saved.logStart && r.point <= r.saved.logStart &&
 		(r.report.Known || l.dir.report.JournalDamagedBytes == 0)
+}
+
+// missHead notes as damage that the log begins behind its LogStartOffset. Segments are removed only once a higher one is durable.
+func (r *recovery) missHead() {
+	l := r.log
+	first := l.segs[0]
+	if !r.report.Known || l.dir.report.JournalDamagedBytes > 0 || first.base <= r.saved.logStart {
+		return
+	}
+	l.start = r.saved.logStart
+	l.noteDamage(Damage{
+		From: l.start, To: first.base, File: path.Join(l.path, fileName(l.start, segmentSuffix)),
+		Reason: fmt.Sprintf("it is missing: the first segment that is there begins at offset %d", first.base),
+	})
 }
 
 // confess makes it durable that the log has lost records, before the repair makes that invisible.
@@ -177,7 +200,15 @@ func (r *recovery) dropTrimmed() error {
 	return nil
 }
 
-// beginAnew makes the log empty at start: a new log, or the end of an interrupted Reset.
+// resetInterrupted says whether a Reset to a later offset was begun and not finished, and has left bad bytes: below the
+// LogStartOffset, of a log without epochs, which holds no records.
+func (r *recovery) resetInterrupted() bool {
+	l := r.log
+	return r.report.Known && len(r.saved.epochs) == 0 && r.saved.recoveryPoint == r.saved.logStart &&
+		l.damage != nil && !r.medium && l.end <= r.saved.logStart
+}
+
+// beginAnew makes the log empty at start: a new log, or the end of an interrupted Reset, whatever had become of the records below.
 func (r *recovery) beginAnew(start int64) error {
 	l := r.log
 	for _, s := range slices.Backward(l.segs) {
@@ -192,11 +223,18 @@ func (r *recovery) beginAnew(start int64) error {
 	}
 	l.segs = []*segment{s}
 	l.beginActive(s)
-	if p, _, err := l.loadSnapshot(start); err == nil {
-		l.producers = p // otherwise what was found below start is better than nothing
-	}
 	l.dirtyDir = true
-	return nil
+	p, _, err := l.loadSnapshot(start)
+	if err == nil {
+		l.producers = p
+		return nil
+	}
+	if err := ignoreBadHint(err); err != nil || len(l.producers.byID) == 0 {
+		return err
+	}
+	// What was found below start is better than nothing, and the same at the next opening.
+	info := snapshotInfo{offset: start, segmentBase: start, maxTimestamp: noTimestamp}
+	return l.dir.space.within(func() error { return writeFileAtomic(l.fs, l.snapshotName(start), l.producers.encode(info)) })
 }
 
 // scan walks the segments that are not wholly below the recovery point, and sets the log's end and writer state.
@@ -266,6 +304,7 @@ func (r *recovery) trust(s *segment, next int64) error {
 	s.next, s.size = next, info.Size
 	switch {
 	case err != nil:
+		r.medium = true
 		r.damaged(s, 0, s.base, next, err.Error())
 	case info.Size == 0:
 		r.damaged(s, 0, s.base, next, "the file is empty")
@@ -285,7 +324,7 @@ func (r *recovery) damaged(s *segment, position, from, to int64, reason string) 
 func (r *recovery) finish() error {
 	l := r.log
 	for _, at := range r.snapshots {
-		if (at > l.end && l.damage == nil) || at < l.segs[0].base {
+		if (at > l.end && l.damage == nil) || at < min(l.segs[0].base, l.start) {
 			if err := removeIfExists(l.fs, l.snapshotName(at)); err != nil {
 				return err
 			}

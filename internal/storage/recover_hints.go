@@ -135,10 +135,19 @@ func (l *Log) loadSnapshot(offset int64) (*producerState, snapshotInfo, error) {
 }
 
 // producersUpTo restores the producer state at the base of segment i: from the newest good snapshot, and the headers
-// behind it.
+// behind it. A segment whose headers cannot be read is damaged: what its producers have written is not known.
 func (r *recovery) producersUpTo(i int) error {
 	l := r.log
 	p, err := l.producersAt(l.segs, r.snapshots, l.segs[i].base)
+	var unreadable *unreadableError
+	if errors.As(err, &unreadable) {
+		s := unreadable.segment
+		r.medium = true
+		if from := max(unreadable.offset, l.start); from < s.next {
+			l.noteDamage(Damage{From: from, To: s.next, File: s.logName(), Position: unreadable.position, Reason: unreadable.Error()})
+		}
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -146,7 +155,21 @@ func (r *recovery) producersUpTo(i int) error {
 	return nil
 }
 
-// producersAt rebuilds the producer state as of offset, a batch boundary below or at the end of segs.
+// unreadableError is a place of a segment that the medium does not give back.
+type unreadableError struct {
+	segment          *segment
+	offset, position int64
+	cause            error
+}
+
+func (e *unreadableError) Error() string {
+	return fmt.Sprintf("position %d %v: %v", e.position, errUnreadable, e.cause)
+}
+
+func (e *unreadableError) Unwrap() error { return e.cause }
+
+// producersAt rebuilds the producer state as of offset, a batch boundary below or at the end of segs. Headers that the medium does
+// not give back are an *unreadableError.
 func (l *Log) producersAt(segs []*segment, snapshots []int64, offset int64) (*producerState, error) {
 	state, from := newProducerState(), int64(0)
 	for _, at := range slices.Backward(snapshots) {
@@ -164,7 +187,7 @@ func (l *Log) producersAt(segs []*segment, snapshots []int64, offset int64) (*pr
 	}
 	for i := segmentOf(segs, from); i < len(segs) && segs[i].base < offset; i++ {
 		if err := l.replayProducers(segs[i], state, from, offset); err != nil {
-			return nil, err
+			return state, err
 		}
 	}
 	return state, nil
@@ -172,6 +195,12 @@ func (l *Log) producersAt(segs []*segment, snapshots []int64, offset int64) (*pr
 
 // replayProducers applies the batches of a segment in [from, to) to state.
 func (l *Log) replayProducers(s *segment, state *producerState, from, to int64) (err error) {
+	next, w := s.base, new(walker)
+	defer func() {
+		if isMediumError(err) {
+			err = &unreadableError{segment: s, offset: next, position: w.pos, cause: err}
+		}
+	}()
 	f, err := s.open(l.fs)
 	if err != nil {
 		return err
@@ -181,15 +210,16 @@ func (l *Log) replayProducers(s *segment, state *producerState, from, to int64) 
 	if err != nil {
 		return err
 	}
-	w := newWalker(f, 0, size, false)
+	w = newWalker(f, 0, size, false)
 	for {
 		h, ok, err := w.next()
-		if errors.Is(err, errBadBatch) || isMediumError(err) {
+		if errors.Is(err, errBadBatch) {
 			return nil // preallocated zeros, or damage that is reported elsewhere
 		}
 		if err != nil || !ok || h.NextOffset() > to {
 			return err
 		}
+		next = h.NextOffset()
 		if h.NextOffset() > from {
 			state.apply(h, h.MaxTimestamp)
 		}

@@ -92,6 +92,7 @@ func (r *recovery) giveUp(i int, why error) error {
 		to = l.segs[i+1].base
 	}
 	r.damaged(l.segs[i], l.pos, l.end, to, why.Error())
+	r.medium = r.medium || isMediumError(why) || errors.Is(why, errUnreadable)
 	l.end = to
 	if i < len(l.segs)-1 {
 		r.seal(i, l.end)

@@ -127,8 +127,10 @@ func (l *Log) segmentEnd(i int) int64 {
 	return l.segs[i].size
 }
 
-// cutAt ends the log at newEnd, which lies at position pos of segment i. The journal learns of it first: what is
-// written there later must not be taken for synced. discard removes the segments behind i (and may replace i's file).
+// cutAt ends the log at newEnd, which lies at position pos of segment i. The journal learns of it before anything is
+// written there: that must not be taken for synced. It does so first of all, but where damage goes: a batch that is wrong only
+// outside its CRC is told from others by lying below the recovery point, and must not lie above it after a crash.
+// discard removes the segments behind i (and may replace i's file).
 // The caller holds syncMu and mu.
 func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, pos, newEnd int64) error) error {
 	if err := l.left(); err != nil {
@@ -142,8 +144,10 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	state.logStart = min(state.logStart, newEnd)
 	state.epochs = epochs.starts
 	l.cuts.Add(1)
-	if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state}); err != nil {
-		return &notBegunError{err}
+	if l.damage == nil {
+		if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state}); err != nil {
+			return &notBegunError{err}
+		}
 	}
 	l.generation.Add(1)
 	defer l.generation.Add(1)
@@ -155,6 +159,11 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	}
 	if err := discard(i, pos, newEnd); err != nil {
 		return err
+	}
+	if l.damage != nil {
+		if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state}); err != nil {
+			return err
+		}
 	}
 	if err := l.reopenActive(i, pos); err != nil {
 		return err
@@ -290,7 +299,7 @@ func (l *Log) removeSnapshots(which func(offset int64) bool) error {
 }
 
 // keepCorrupt sets the segments from i on aside; the intact beginning of segment i, which was copied before, takes its place.
-func (l *Log) keepCorrupt(i int, _, _ int64) error {
+func (l *Log) keepCorrupt(i int, _, newEnd int64) error {
 	for _, s := range slices.Backward(l.segs[i+1:]) {
 		if err := l.putAside(s); err != nil {
 			return err
@@ -305,14 +314,44 @@ func (l *Log) keepCorrupt(i int, _, _ int64) error {
 		}
 	}
 	s := l.segs[i]
+	kept := s.logName() + keptSuffix
+	if newEnd < s.base { // the segments before are missing
+		if err := removeIfExists(l.fs, kept); err != nil {
+			return err
+		}
+		return l.beginBefore(s, newEnd)
+	}
+	if err := l.fs.SyncDir(l.path); err != nil { // from here on recovery finds it where a power loss leaves no other
+		return err
+	}
 	if err := l.putAside(s); err != nil {
 		return err
 	}
-	if err := l.fs.Rename(s.logName()+tempSuffix, s.logName()); err != nil {
+	if err := l.fs.Rename(kept, s.logName()); err != nil {
 		return err
 	}
 	return l.fs.SyncDir(l.path)
 }
+
+// beginBefore sets the log's first segment aside, too, and makes an empty one at start, which lies before it.
+func (l *Log) beginBefore(first *segment, start int64) error {
+	if err := l.putAside(first); err != nil {
+		return err
+	}
+	if err := errors.Join(first.letGo(), first.remove(l.fs)); err != nil { // what describes it
+		return err
+	}
+	s := newSegment(l.path, start)
+	if err := l.createSegmentFile(s); err != nil {
+		return err
+	}
+	l.segs = []*segment{s}
+	return l.fs.SyncDir(l.path)
+}
+
+// keptSuffix is that of the intact beginning of a damaged segment, until it has its name: recovery gives it that where the segment
+// was set aside, and removes it where not.
+const keptSuffix = ".kept"
 
 // putAsideMax bounds how many damaged files of one segment are kept: an operator looks long before.
 const putAsideMax = 100
@@ -529,7 +568,9 @@ func (l *Log) removeTrimmed() error {
 		return nil
 	}
 	first := l.trimmed[n-1].next
-	if err := l.keepSnapshot(first); err != nil {
+	if err := l.keepSnapshot(first); errors.Is(err, fsys.ErrSyncFailed) {
+		return l.fail(ErrSyncFailed, err)
+	} else if err != nil {
 		return fmt.Errorf("trim log %s: %w", l.tp, err)
 	}
 	for len(l.trimmed) > 0 && l.trimmed[0].next <= first {
@@ -558,7 +599,8 @@ func (l *Log) keepSnapshot(offset int64) error {
 		if err != nil {
 			return err
 		}
-		if state, err = l.producersAt(slices.Concat(l.trimmed, l.segs), snapshots, offset); err != nil {
+		// What goes needs not be readable any more.
+		if state, err = l.producersAt(slices.Concat(l.trimmed, l.segs), snapshots, offset); err != nil && !isMediumError(err) {
 			return err
 		}
 		info = snapshotInfo{offset: offset, segmentBase: offset, maxTimestamp: noTimestamp}
