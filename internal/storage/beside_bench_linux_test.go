@@ -189,7 +189,7 @@ func BenchmarkAppendBesideScrub(b *testing.B) {
 }
 
 // Appends and reads of the tail, 200 a second, each append synced or not, beside readers of logs that are not in the page cache, as
-// many GiB together: at 4 MiB a second each, as fast as they can through the gate of the backlog, and as fast as they can without it.
+// many GiB together: at 4 MiB a second each; and as fast as they can, a MiB at a time, through the gate of the backlog and without it.
 func BenchmarkTailBesideColdReaders(b *testing.B) {
 	for _, sync := range []bool{false, true} {
 		for _, readers := range []int{8, 32, 128} {
@@ -202,9 +202,13 @@ func BenchmarkTailBesideColdReaders(b *testing.B) {
 				for i := range logs {
 					logs[i] = coldLog(b, d, int32(i), 1024/readers) //nolint:gosec // small
 				}
-				paced := coldReaders{logs: logs, pause: time.Second / 16}
-				gated, open := coldReaders{logs: logs, gate: d.Backlog()}, coldReaders{logs: logs}
-				besides(b, tailLoad{log: l, n: 400, every: 5 * time.Millisecond, sync: sync},
+				paced := coldReaders{logs: logs, size: 256 << 10, pause: time.Second / 16}
+				gated, open := coldReaders{logs: logs, size: 1 << 20, gate: d.Backlog()}, coldReaders{logs: logs, size: 1 << 20}
+				n := 400
+				if sync {
+					n = 200 // without the gate each waits for a tenth of a second
+				}
+				besides(b, tailLoad{log: l, n: n, every: 5 * time.Millisecond, sync: sync},
 					beside{"4MiB-each", paced.start}, beside{"gated", gated.start}, beside{"open", open.start})
 				b.ReportMetric(paced.rate(), "cold-4MiB-each-MiB/s")
 				b.ReportMetric(gated.rate(), "cold-gated-MiB/s")
@@ -215,9 +219,10 @@ func BenchmarkTailBesideColdReaders(b *testing.B) {
 	}
 }
 
-// coldReaders read a log each, 256 KiB at a time.
+// coldReaders read a log each.
 type coldReaders struct {
 	logs  []*Log
+	size  int           // of one read, in bytes
 	pause time.Duration // from one read to the next
 	gate  *BacklogGate  // nil for none
 
@@ -243,27 +248,30 @@ func (c *coldReaders) rate() float64 {
 	return float64(c.read.Load()) / (1 << 20) / time.Duration(c.span.Load()).Seconds()
 }
 
-// run reads the log from its start, again and again, dropped from the page cache before each time.
+// run reads the log from its start, again and again, dropped from the page cache before each time. The dropping is part of the first
+// turn: no reader of a broker does that beside the gate.
 func (c *coldReaders) run(ctx context.Context, l *Log) {
-	buf := make([]byte, 256<<10)
-	for ctx.Err() == nil {
-		dropCached(l)
-		for at := int64(0); at < l.LogEndOffset(); {
-			if c.gate != nil && c.gate.Enter(ctx) != nil {
-				return
-			}
-			res, err := l.Read(at, len(buf), l.LogEndOffset(), buf)
-			if c.gate != nil {
-				c.gate.Leave(len(res.Data))
-			}
-			if err != nil || res.NextOffset <= at {
-				panic(fmt.Sprint(at, err))
-			}
-			at = res.NextOffset
-			c.read.Add(int64(len(res.Data)))
-			if lifecycle.Sleep(ctx, lifecycle.RealClock(), c.pause) != nil {
-				return
-			}
+	buf := make([]byte, c.size)
+	for at := int64(0); ; {
+		if c.gate != nil && c.gate.Enter(ctx) != nil {
+			return
+		}
+		if at == 0 {
+			dropCached(l)
+		}
+		res, err := l.Read(at, len(buf), l.LogEndOffset(), buf)
+		if c.gate != nil {
+			c.gate.Leave(len(res.Data))
+		}
+		if err != nil || res.NextOffset <= at {
+			panic(fmt.Sprint(at, err))
+		}
+		if at = res.NextOffset; at == l.LogEndOffset() {
+			at = 0
+		}
+		c.read.Add(int64(len(res.Data)))
+		if lifecycle.Sleep(ctx, lifecycle.RealClock(), c.pause) != nil {
+			return
 		}
 	}
 }
@@ -365,12 +373,14 @@ func BenchmarkIdleLogs(b *testing.B) {
 	}
 	must(b, d.Checkpoint(items...))
 	var alone, scrubbed, checkpoint []float64
+	var rounds, checked atomic.Int64 // of the scrub that came to their end within the 5 seconds
 	for b.Loop() {
 		for _, rate := range []int64{0, scrubRate} {
 			group := lifecycle.New(b.Context(), "bench", slog.New(slog.DiscardHandler))
 			StartSyncer(group, 4, func(*Log, int64, error) {})
 			StartScrubber(group, d, ScrubOptions{
 				BytesPerSecond: rate, Clock: lifecycle.RealClock(), OnDamage: func(_ *Log, d Damage) { panic(d.Reason) },
+				OnRound: func(bytes int64) { rounds.Add(1); checked.Add(bytes) },
 			})
 			before, began := processTime(b), time.Now()
 			must(b, lifecycle.Sleep(b.Context(), lifecycle.RealClock(), 5*time.Second)) // what is measured is that nothing happens
@@ -386,6 +396,8 @@ func BenchmarkIdleLogs(b *testing.B) {
 		must(b, d.Checkpoint(items...))
 		checkpoint = append(checkpoint, float64((processTime(b)-before).Microseconds())/1e3)
 	}
+	b.ReportMetric(float64(rounds.Load())/float64(len(scrubbed)), "whole-scrubs")
+	b.ReportMetric(float64(checked.Load())/(1<<20)/float64(max(rounds.Load(), 1)), "MiB/scrub")
 	for name, x := range map[string][]float64{"%-of-a-core": alone, "%-of-a-core-scrubbed": scrubbed, "checkpoint-ms": checkpoint} {
 		slices.Sort(x)
 		b.ReportMetric(x[len(x)/2], name)
