@@ -353,7 +353,10 @@ func (x *logMachine) endProcess(how string) {
 			x.failed(err)
 		}
 		if clean {
-			x.m.durable, x.m.savedStart = x.m.end, x.m.start
+			x.m.durable = x.m.end
+		}
+		if clean && err == nil { // a clean close of the log leaves the sync of the journal to the directory
+			x.m.savedStart = x.m.start
 		}
 		if err != nil || x.fails > 0 {
 			broken, x.mem = true, x.mem.CrashProcess()
