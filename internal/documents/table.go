@@ -83,7 +83,7 @@ var lines = map[string]account{
 	"go test ./internal/testcluster/chaos -v":                          short("-run '^TestFollowerKill$'", passed("TestFollowerKill")),
 	"go test ./internal/testcluster/chaos -v -chaos.long -timeout 60m": short("-run '^TestGrpcurl$'", passed("TestGrpcurl")),
 	"go test ./internal/testcluster/chaos -v -run TestLeaderKills":     runByCI("go test ./internal/testcluster/chaos -v -run TestLeaderKills"),
-	"go test -run xxx -bench 'Speed|ManyLogs|SyncMany|PageCache|Direct|ReadAhead|IdleLogs' -benchtime 15x ./internal/storage": edited("'Speed|ManyLogs|SyncMany|PageCache|Direct|ReadAhead|IdleLogs' -benchtime 15x", "'SyncMany/workers-8/together-8' -benchtime 1x", onceRun),
+	"go test -run xxx -bench 'Speed|ManyLogs|SyncMany|PageCache|Direct|ReadAhead|IdleLogs' -benchtime 15x ./internal/storage": edited("'Speed|ManyLogs|SyncMany|PageCache|Direct|ReadAhead|IdleLogs' -benchtime 15x", "'SyncMany/partitions-16$' -benchtime 1x", onceRun),
 	"go test -run xxx -bench 'Beside' -benchtime 21x ./internal/storage":                                                      edited("'Beside' -benchtime 21x", "'ReadBesideCleaning' -benchtime 1x", onceRun),
 	`go build -tags planted -ldflags "-X main.plant=leader-acks-alone" ./cmd/broker`:                                          runBy(chaosDir, "TestPlantedLeaderAcksAlone"),
 
