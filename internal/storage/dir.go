@@ -192,6 +192,7 @@ func (d *Dir) syncNames(found []model.TopicPartition) error {
 // dropped can look whole from the page cache, to this process and the next.
 func (d *Dir) noteSyncFailure(err error) {
 	if errors.Is(err, fsys.ErrSyncFailed) {
+		d.shared.unsure.Store(true)
 		_ = d.UpdateMeta(func(m *Meta) { m.SyncFailed = true }) //nolint:errcheck // the failure itself is reported
 	}
 }

@@ -46,6 +46,9 @@ type sharedJournal struct {
 
 	journal *syncjournal.Journal
 	off     atomic.Bool // its files could not be made
+	// unsure says that a sync has failed in the directory: a later one that succeeds proves nothing, so the journal may hold the
+	// only copy of what was acknowledged, and keeps all of it for the next start.
+	unsure atomic.Bool
 
 	// making is held while the files are made, filing while a sync files what they hold. Both are taken before mu.
 	making, filing sync.Mutex
@@ -215,6 +218,9 @@ func (j *sharedJournal) file() error {
 	if !j.live() {
 		return nil
 	}
+	if j.unsure.Load() {
+		return fmt.Errorf("%w: the sync journal keeps what it holds for the next start", ErrSyncFailed)
+	}
 	noted := j.dir.noteEnds()
 	if err := j.dir.fs.SyncFS(j.dir.path); err != nil {
 		j.dir.failLogs(err)
@@ -311,6 +317,9 @@ func (l *Log) leftBy(err error) error {
 func (d *Dir) leaveShared(tp model.TopicPartition) error {
 	if !d.shared.journal.Holds(tp) {
 		return nil
+	}
+	if d.shared.unsure.Load() {
+		return fmt.Errorf("log %s: %w: the sync journal keeps what it holds for the next start", tp, ErrSyncFailed)
 	}
 	if err := d.fs.SyncFS(d.path); err != nil {
 		d.noteSyncFailure(err)
