@@ -63,9 +63,11 @@ type logModel struct {
 	carried    []byte                // the state of the producers at base, nil for none
 	builds     int
 
-	marked    bool // for flush.mode=os
-	unmarked  bool // whether the mark is there is not known
-	compacted bool // batches may have been thinned since the log was made
+	marked    bool            // for flush.mode=os
+	unmarked  bool            // whether the mark is there is not known
+	compacted bool            // batches may have been thinned since the log was made
+	sent      []record.Header // of every batch since base that was not cut off again, those that a cleaning removed among them
+	unsure    bool            // the log was compacted and then cut: it may know more of producers than its batches tell
 
 	tried    []modelBatch // an append that a crash has cut short may have left them
 	resetTo  int64        // a reset that failed may have been done; -1 for none
@@ -143,7 +145,7 @@ func (x *logMachine) fork(seed uint64) *logMachine {
 	y := *x
 	y.mem, y.dir, y.log = x.mem.Clone(seed), nil, nil
 	y.m.batches, y.m.epochs = slices.Clone(x.m.batches), slices.Clone(x.m.epochs)
-	y.m.producers = maps.Clone(x.m.producers)
+	y.m.producers, y.m.sent = maps.Clone(x.m.producers), slices.Clone(x.m.sent)
 	k := *x.k
 	k.mem, k.records, k.cleanedAt = y.mem, slices.Clone(x.k.records), maps.Clone(x.k.cleanedAt)
 	y.k = &k
@@ -154,6 +156,7 @@ func (x *logMachine) fork(seed uint64) *logMachine {
 // for a topic with log append time.
 func (x *logMachine) build() ([]byte, record.Header) {
 	x.m.builds++
+	x.learnProducers()
 	p := noProducer
 	if id := x.d.between("producer", -1, 2); id >= 0 {
 		var ok bool
@@ -192,6 +195,7 @@ func (x *logMachine) build() ([]byte, record.Header) {
 // took notes a batch in the model.
 func (x *logMachine) took(h record.Header, data []byte) {
 	x.m.batches = append(x.m.batches, modelBatch{h: h, data: data})
+	x.m.sent = append(x.m.sent, h)
 	x.m.end = h.NextOffset()
 	x.noteEpoch(model.LeaderEpoch(h.LeaderEpoch), h.BaseOffset)
 	x.m.producers = advance(x.m.producers, h)
@@ -264,6 +268,8 @@ func (x *logMachine) endOf(n int) int64 {
 // cutTo takes over that the log ends at end now, which is durable.
 func (x *logMachine) cutTo(end int64) {
 	x.m.batches = x.m.batches[:x.batchesBelow(end)]
+	x.m.sent = slices.DeleteFunc(slices.Clone(x.m.sent), func(h record.Header) bool { return h.NextOffset() > end })
+	x.m.unsure = x.m.compacted
 	x.m.end, x.m.durable, x.m.savedHW = end, min(x.m.durable, end), min(x.m.savedHW, end)
 	x.m.start, x.m.savedStart = min(x.m.start, end), min(x.m.savedStart, end)
 	x.k.records = slices.DeleteFunc(slices.Clone(x.k.records), func(r keyedRecord) bool { return r.offset >= end })
@@ -280,6 +286,27 @@ func (x *logMachine) replayProducers() {
 	}
 	for _, b := range x.m.batches {
 		advance(x.m.producers, b.h)
+	}
+}
+
+// learnProducers takes over what a log that was compacted and cut knows of producers whose last batches are gone: its snapshots may
+// hold more than its batches tell, but nothing that was not sent.
+func (x *logMachine) learnProducers() {
+	if !x.m.unsure {
+		return
+	}
+	x.m.unsure = false
+	for id, have := range x.log.producers.byID {
+		next := producerRef{id: id, epoch: have.epoch, sequence: have.last().nextSequence()}
+		wasSent := slices.ContainsFunc(x.m.sent, func(h record.Header) bool {
+			return h.ProducerID == id && advance(map[int64]producerRef{}, h)[id] == next
+		})
+		if !wasSent {
+			continue // it is what the batches tell, or wrong
+		}
+		if p, ok := x.m.producers[id]; !ok || p.epoch < next.epoch || (p.epoch == next.epoch && p.sequence < next.sequence) {
+			x.m.producers[id] = next
+		}
 	}
 }
 
@@ -534,6 +561,7 @@ func (x *logMachine) checkProducers() {
 	if x.forgot {
 		return
 	}
+	x.learnProducers()
 	if x.m.compacted { // of what went nothing but where each producer is needs to be known
 		for id, p := range x.m.producers {
 			have := x.log.producers.byID[id]

@@ -73,10 +73,6 @@ func sweepFaults() []sweepFault {
 // sweepEvery thins the operations that fail; make sim lets it be 1.
 var sweepEvery = flag.Int("storage.sweep", 8, "of longer scripts every n-th operation fails in TestEveryOperationFailsOnce; 1 for all")
 
-// sweepUnclear are scripts in which a failure leaves a log that the model does not explain yet: whether the model or the log is wrong is
-// not known.
-var sweepUnclear = map[int]bool{13: true}
-
 // sweepWhole is the length of a script up to which every operation fails always.
 const sweepWhole = 30
 
@@ -92,9 +88,6 @@ func TestEveryOperationFailsOnce(t *testing.T) {
 		for i, script := range sweepScripts() {
 			t.Run(fmt.Sprintf("%d-%d", i, len(script)), func(t *testing.T) {
 				t.Parallel()
-				if sweepUnclear[i] {
-					t.Skip("the model of the producers does not explain what is found after a failure in this script")
-				}
 				runs.Add(sweepScript(t, uint64(i), script)) //nolint:gosec // small
 			})
 		}
