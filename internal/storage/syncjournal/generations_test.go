@@ -72,8 +72,7 @@ func TestLostEndOfAClosedGenerationThatForgot(t *testing.T) {
 		if forgets {
 			must(t, j.Forget([]model.TopicPartition{logOf(2)}))
 		} else {
-			write(t, j, frame(3, 90, 10))
-			n++
+			write(t, j, frame(3, int(n), 10))
 		}
 		last := j.round
 		write(t, j, frame(4, 1, 30_000)) // the next generation
@@ -169,4 +168,25 @@ func TestFramesOfAnEarlierLapDoNotCount(t *testing.T) {
 	_, err = f.Overwrite(2*pageBytes, old)
 	must(t, errors.Join(err, f.Close()))
 	wantFound(t, disk)
+}
+
+// The older file is put back as it was before its generation was released: the rounds written since say that it was.
+func TestRoundsSayWhatWasReleased(t *testing.T) {
+	disk := newDisk(t, 1)
+	j := ready(t, disk)
+	write(t, j, frame(1, 1, 10))
+	for n := 1; j.Generation() == 1; n++ {
+		write(t, j, frame(2, n, 9000))
+	}
+	name := path.Join(testDir, fileNames[1])
+	old := contents(t, disk, name)
+	must(t, j.Release(1))
+	write(t, j, frame(3, 1, 10))
+	f, err := disk.Open(name)
+	must(t, err)
+	_, err = f.Overwrite(0, old)
+	must(t, errors.Join(err, f.Close()))
+	if frames, c := found(t, disk); len(frames) != 2 || len(c.Damage) > 0 {
+		t.Fatalf("found %q, damage %v", frames, c.Damage)
+	}
 }
