@@ -94,7 +94,7 @@ func (j *sharedJournal) makeReady() error {
 	s := j.dir.space
 	free, err := s.fs.FreeBytes(s.dir)
 	if err != nil || free < s.minFree+4*j.fileBytes {
-		return err
+		return nil //nolint:nilerr // nothing was to be synced and nothing is lost: it is not ready, and asked again
 	}
 	err = j.journal.Prepare()
 	switch {

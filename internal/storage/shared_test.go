@@ -203,23 +203,30 @@ func TestFailedJournalFailsItsLogs(t *testing.T) {
 	}
 }
 
+// failedBehindJournal has a log that only the journal makes durable, up to the end returned, and whose own sync has failed then.
+func failedBehindJournal(t *testing.T, seed uint64) (mem *fsys.Mem, d *Dir, l *Log, durable int64) {
+	t.Helper()
+	mem = fsys.NewMem(seed, fsys.MemOptions{})
+	d = openTestDir(t, mem)
+	l = journaledLog(t, d, 0, Config{})
+	for i := range 4 {
+		appendTo(t, l, 1, 1+i, 2, 1500)
+	}
+	must(t, d.SyncJournaled(l))
+	onlyJournaled(t, l)
+	durable = l.DurableEnd()
+	appendTo(t, l, 1, 9, 1, 100)
+	mem.FailAt(mem.Ops()+1, syscall.EIO)
+	if _, err := l.Sync(); !errors.Is(err, ErrSyncFailed) {
+		t.Fatal(err)
+	}
+	return mem, d, l, durable
+}
+
 // After a failed sync the page cache may show what the disk does not have: what the journal holds is written in any case.
 func TestReplayBelievesNoPageAfterAFailedSync(t *testing.T) {
 	for seed := range uint64(20) {
-		mem := fsys.NewMem(seed, fsys.MemOptions{})
-		d := openTestDir(t, mem)
-		l := journaledLog(t, d, 0, Config{})
-		for i := range 4 {
-			appendTo(t, l, 1, 1+i, 2, 1500)
-		}
-		must(t, d.SyncJournaled(l))
-		onlyJournaled(t, l)
-		durable := l.DurableEnd()
-		appendTo(t, l, 1, 9, 1, 100)
-		mem.FailAt(mem.Ops()+1, syscall.EIO)
-		if _, err := l.Sync(); !errors.Is(err, ErrSyncFailed) {
-			t.Fatal(err)
-		}
+		mem, _, l, durable := failedBehindJournal(t, seed)
 		mem = mem.CrashProcess() // all pages show what was written
 		_, l, _ = reopened(t, mem, 0, Config{})
 		if l.LogEndOffset() < durable {
@@ -406,4 +413,28 @@ func TestCompactionLeavesTheJournal(t *testing.T) {
 			t.Fatalf("seed %d: %q, want %q", seed, got, want)
 		}
 	}
+}
+
+// A file system that does not say how much room it has does without the journal; no log has failed by that.
+func TestNoRoomKnownIsNoFailure(t *testing.T) {
+	mem := fsys.NewMem(1, fsys.MemOptions{})
+	d := openTestDir(t, mem)
+	l := journaledLog(t, d, 0, Config{})
+	asked := 0
+	mem.SetInjector(func(op fsys.Op, _ string) error {
+		if op == fsys.OpFreeBytes {
+			asked++
+			return syscall.EIO
+		}
+		return nil
+	})
+	appendTo(t, l, 1, 1, 1, 100)
+	must(t, d.SyncJournaled(l))
+	if l.Failed() != nil || l.FiledEnd() != l.LogEndOffset() || asked == 0 {
+		t.Fatalf("%v, filed to %d of %d; asked %d times", l.Failed(), l.FiledEnd(), l.LogEndOffset(), asked)
+	}
+	mem.SetInjector(nil)
+	appendTo(t, l, 1, 2, 1, 100)
+	must(t, d.SyncJournaled(l))
+	onlyJournaled(t, l)
 }
