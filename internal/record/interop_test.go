@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"sync"
@@ -242,6 +243,61 @@ func TestInteropOurBatches(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// A batch stamped by the leader, compressed or not, is one whose records all have the time of the append to their consumer too.
+func TestInteropAppendTime(t *testing.T) {
+	const appendTime = 1_800_000_000_123
+	records := sampleRecords(50)
+	for _, codec := range Codecs() {
+		t.Run(codec.String(), func(t *testing.T) {
+			batch := buildBatch(t, codec, records)
+			StampAppendTime(batch, [][]byte{bytes.Clone(batch)}, appendTime)
+			fetched := kmsg.NewFetchResponseTopicPartition()
+			fetched.RecordBatches = batch
+			opts := kgo.ProcessFetchPartitionOpts{Topic: interopTopic}
+			got, _ := kgo.ProcessFetchPartition(opts, &fetched, kgo.DefaultDecompressor(), nil)
+			if got.Err != nil || len(got.Records) != len(records) {
+				t.Fatalf("%d records, %v", len(got.Records), got.Err)
+			}
+			ours, err := readAll(batch, Limits{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, r := range got.Records {
+				if r.Attrs.TimestampType() != 1 || r.Timestamp.UnixMilli() != appendTime || ours[i].Timestamp != appendTime {
+					t.Fatalf("record %d: type %d, %d, ours says %d", i, r.Attrs.TimestampType(), r.Timestamp.UnixMilli(), ours[i].Timestamp)
+				}
+			}
+		})
+	}
+}
+
+// A transaction's marker as their types assemble it: read here, and refused from a producer, for brokers alone write it.
+func TestInteropControlBatch(t *testing.T) {
+	key := kmsg.ControlRecordKey{Type: kmsg.ControlRecordKeyTypeCommit}
+	value := kmsg.EndTxnMarker{CoordinatorEpoch: 9}
+	r := kmsg.Record{Key: key.AppendTo(nil), Value: value.AppendTo(nil)}
+	r.Length = int32(len(r.AppendTo(nil))) - 1 // the length takes a byte, and does not count itself
+	theirs := kmsg.RecordBatch{
+		PartitionLeaderEpoch: 3, Magic: 2, Attributes: 0x30, FirstTimestamp: 1000, MaxTimestamp: 1000,
+		ProducerID: interopProducerID, ProducerEpoch: interopEpoch, FirstSequence: NoSequence, NumRecords: 1, Records: r.AppendTo(nil),
+	}
+	theirs.Length = int32(len(theirs.AppendTo(nil)) - lengthOverhead)
+	body := theirs.AppendTo(nil)
+	theirs.CRC = int32(crc32.Checksum(body[posAttributes:], crc32.MakeTable(crc32.Castagnoli)))
+	batch := theirs.AppendTo(nil)
+	h, err := ParseHeader(batch)
+	if err != nil || !h.IsControl() || !h.IsTransactional() || h.ProducerID != interopProducerID || h.ProducerEpoch != interopEpoch {
+		t.Fatalf("%+v, %v", h, err)
+	}
+	got, err := readAll(batch, Limits{})
+	if err != nil || len(got) != 1 || !bytes.Equal(got[0].Key, r.Key) || !bytes.Equal(got[0].Value, r.Value) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	if _, err := Validate([][]byte{batch}, Limits{}); err == nil {
+		t.Fatal("a producer may send a control batch")
 	}
 }
 
