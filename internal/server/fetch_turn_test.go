@@ -2,6 +2,7 @@ package server_test
 
 import (
 	"context"
+	"runtime"
 	"testing"
 	"time"
 
@@ -10,10 +11,10 @@ import (
 )
 
 // oldRecords starts a node whose topic holds more than what counts as the tail, and takes all places in the gate of the backlog.
-func oldRecords(t *testing.T) (n *node, gate *storage.BacklogGate, batches int64) {
+func oldRecords(t *testing.T, batchBytes int) (n *node, gate *storage.BacklogGate, batches int64) {
 	t.Helper()
 	n = start(t, map[string]string{"storage.backlog.reads": "1", "limits.fetch.credit.bytes": "64MiB"})
-	batch := batchOf(t, 512<<10)
+	batch := batchOf(t, batchBytes)
 	batches = 2*storage.TailBytes/int64(len(batch)) + 1
 	n.produce(batch, batches)
 	gate = n.cluster.Node(1).Replicas().Backlog()
@@ -49,7 +50,7 @@ func (n *node) awaitWaiting(gate *storage.BacklogGate, want int) {
 // TestFetchStreamReadsOldRecordsInTurn has a subscription far behind and one at the tail on one stream while the gate of the backlog
 // is full: the tail is served, then the old records are, all of them and in order.
 func TestFetchStreamReadsOldRecordsInTurn(t *testing.T) {
-	n, gate, batches := oldRecords(t)
+	n, gate, batches := oldRecords(t, 512<<10)
 	const frame = 1 << 20
 	f := n.fetch(&penstockv1.FetchOpen{CreditBytes: 36 << 20, MinBytes: frame, MaxWaitMs: 60_000, ProgressIntervalMs: 50})
 	for id := range uint64(3) { // the first two have the same place to begin
@@ -85,7 +86,7 @@ func TestFetchStreamReadsOldRecordsInTurn(t *testing.T) {
 
 // TestFetchStreamReadsOldRecordsWithinItsCredit has more subscriptions far behind than the credit lets read at a time.
 func TestFetchStreamReadsOldRecordsWithinItsCredit(t *testing.T) {
-	n, gate, batches := oldRecords(t)
+	n, gate, batches := oldRecords(t, 512<<10)
 	f := n.fetch(&penstockv1.FetchOpen{CreditBytes: 16 << 10})
 	for id := range uint64(3) {
 		f.subscribe(&penstockv1.FetchSubscribe{SubscriptionId: id + 1, Topic: "t", EndOffset: new(int64(4))})
@@ -108,10 +109,42 @@ func TestFetchStreamReadsOldRecordsWithinItsCredit(t *testing.T) {
 	}
 }
 
+// TestFetchStreamTurnsReturnTheirCredit lets each read of a subscription far behind be a turn: what a turn reserved is free again when it
+// has ended, or the later ones would bring a batch at a time.
+func TestFetchStreamTurnsReturnTheirCredit(t *testing.T) {
+	const batch, credit = 64 << 10, 512 << 10
+	n, gate, _ := oldRecords(t, batch)
+	f := n.fetch(&penstockv1.FetchOpen{CreditBytes: credit})
+	f.subscribe(&penstockv1.FetchSubscribe{SubscriptionId: 1, Topic: "t"})
+	left, next := int64(credit), int64(0)
+	for turn := range 16 {
+		n.awaitWaiting(gate, 1)
+		gate.Leave(0)
+		largest := 0
+		for left > 0 { // the turn, and what follows while the gate is open
+			got := f.data()
+			if got.GetError() != nil || got.GetNextOffset() <= next {
+				t.Fatalf("%d after %d, %v", got.GetNextOffset(), next, got.GetError())
+			}
+			next, largest = got.GetNextOffset(), max(largest, len(got.GetBatches()))
+			left -= int64(len(got.GetBatches()))
+		}
+		if turn > 3 && largest < 3*batch { // reads have grown by then
+			t.Fatalf("turn %d: %d bytes at most with credit for %d", turn, largest, credit)
+		}
+		for !gate.TryEnter() { // the read before it has ended
+			runtime.Gosched()
+		}
+		f.send(&penstockv1.FetchRequest{Command: &penstockv1.FetchRequest_Credit{Credit: &penstockv1.FetchCredit{Bytes: uint64(credit - left)}}})
+		left = credit
+	}
+	gate.Leave(0)
+}
+
 // TestFetchStreamEndsWhileItWaits ends a stream, and stops a node, while reads of old records wait: neither leaves a goroutine behind,
 // nor a place taken.
 func TestFetchStreamEndsWhileItWaits(t *testing.T) {
-	n, gate, _ := oldRecords(t)
+	n, gate, _ := oldRecords(t, 512<<10)
 	whole := n.ctx
 	ctx, cancel := context.WithCancel(n.ctx)
 	n.ctx = ctx
