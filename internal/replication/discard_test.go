@@ -17,7 +17,7 @@ type slowCopies struct {
 }
 
 func (s *slowCopies) Create(name string) (fsys.File, error) {
-	if strings.HasSuffix(name, ".log.tmp") {
+	if strings.HasSuffix(name, ".log.kept") {
 		s.begun <- struct{}{}
 		<-s.goOn
 	}
