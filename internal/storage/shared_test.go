@@ -226,9 +226,9 @@ func failedBehindJournal(t *testing.T, seed uint64) (mem *fsys.Mem, d *Dir, l *L
 // After a failed sync the page cache may show what the disk does not have: what the journal holds is written in any case.
 func TestReplayBelievesNoPageAfterAFailedSync(t *testing.T) {
 	for seed := range uint64(20) {
-		mem, _, l, durable := failedBehindJournal(t, seed)
+		mem, _, _, durable := failedBehindJournal(t, seed)
 		mem = mem.CrashProcess() // all pages show what was written
-		_, l, _ = reopened(t, mem, 0, Config{})
+		_, l, _ := reopened(t, mem, 0, Config{})
 		if l.LogEndOffset() < durable {
 			t.Fatalf("seed %d: it ends at %d of %d", seed, l.LogEndOffset(), durable)
 		}
