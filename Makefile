@@ -15,9 +15,10 @@ STAMP := $(MODULE)/internal/telemetry
 LDFLAGS := -s -w -X $(STAMP).version=$(VERSION) -X $(STAMP).revision=$(REVISION)
 
 # Settings of single targets. PACKAGES are those that test, test-race, fix, fuzz and bench look at; CHAOS is what the tests of make chaos are
-# told, such as CHAOS=-run=TestLeaderKills for one scenario in its short form.
+# told, such as CHAOS=-run=TestLeaderKills for one scenario in its short form; RACE is what go test is told besides by test-race, such as -short.
 PACKAGES ?= ./...
 CHAOS ?= -chaos.long
+RACE ?=
 BIN ?= bin
 BROKERS ?= 3
 PORT ?= 9092
@@ -55,8 +56,8 @@ test: ## Run all tests (PACKAGES)
 	$(GO) test -timeout 150s $(PACKAGES)
 
 .PHONY: test-race
-test-race: ## Run all tests under the race detector (PACKAGES)
-	$(GO) test -race -timeout 15m $(PACKAGES)
+test-race: ## Run all tests under the race detector (PACKAGES, RACE)
+	$(GO) test -race -timeout 15m $(RACE) $(PACKAGES)
 
 .PHONY: verify
 verify: verify-format verify-lint verify-proto verify-generated verify-layers verify-tidy verify-cross ## Check format, lint, protos, generated code, layers, go.mod, cross-builds
