@@ -312,7 +312,7 @@ func (x *logMachine) reset() {
 // begunAt takes over that the log is empty at start.
 func (x *logMachine) begunAt(start int64, producers []byte) {
 	x.m.batches, x.m.epochs, x.m.carried, x.m.compacted, x.k.records = nil, nil, producers, false, nil
-	x.m.sent = nil
+	x.m.sent, x.m.tried = nil, nil
 	clear(x.k.cleanedAt)
 	x.m.base, x.m.start, x.m.end, x.m.durable, x.m.savedStart = start, start, start, start, start
 	x.replayProducers()
