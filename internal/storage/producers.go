@@ -123,6 +123,20 @@ func (s *producerState) apply(h record.Header, appendTimeMs int64) {
 	})
 }
 
+// copyBelow gives to each producer that wrote below offset in its current epoch what it wrote there: with the batches from
+// offset on applied to it, to is as s.
+func (s *producerState) copyBelow(offset int64, to *producerState) {
+	for id, p := range s.byID {
+		below := &producerEntry{epoch: p.epoch}
+		for i := 0; i < len(p.ring) && p.at(i).baseOffset < offset; i++ {
+			below.push(p.at(i))
+		}
+		if len(below.ring) > 0 {
+			to.byID[id] = below
+		}
+	}
+}
+
 // expire forgets producers whose last batch was appended before beforeMs, and says how many.
 func (s *producerState) expire(beforeMs int64) int {
 	n := len(s.byID)
