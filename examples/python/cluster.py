@@ -20,6 +20,7 @@ CHANNEL_OPTIONS = [
 CALL_TIMEOUT = 5.0
 BACKOFF = 0.1  # seconds before the first retry; doubled up to MAX_BACKOFF
 MAX_BACKOFF = 1.0
+METADATA_AGE = 5.0  # seconds after which a topic is asked for again: it may have got partitions
 
 # The gRPC codes that say nothing about the request itself: another broker, or a later try, may answer it.
 PASSING = {
@@ -42,6 +43,11 @@ def failure(error):
     return PenstockError(name.removeprefix("ERROR_CODE_"), error.message, error.definite, error.retryable)
 
 
+def explain(error):
+    """One line for people."""
+    return str(error) if isinstance(error, PenstockError) else f"no broker answers: {error.details()}"
+
+
 def backoff(attempt):
     """How long to wait before a retry, in seconds; attempt counts from 0."""
     return min(BACKOFF * 2 ** min(attempt, 10), MAX_BACKOFF)
@@ -55,6 +61,9 @@ class Cluster:
         self.brokers = {}  # node id -> address
         self.leaders = {}  # (topic, partition) -> (leader epoch, address)
         self.partitions = {}  # topic -> number of partitions
+        self.ids = {}  # topic -> its id: a topic made anew under the same name is another one, with epochs and offsets of its own
+        self.known_at = {}  # topic -> the metadata offset of what is known
+        self.asked_at = {}  # topic -> when it was asked for last
         self.channels = {}
 
     def close(self):
@@ -70,6 +79,7 @@ class Cluster:
     def refresh(self, topic, within=30.0):
         """Asks one broker after another for the topic until one knows it."""
         deadline, attempt, last = time.monotonic() + within, 0, None
+        self.asked_at[topic] = time.monotonic()
         while True:
             for address in dict.fromkeys([*self.brokers.values(), *self.bootstrap]):
                 try:
@@ -88,11 +98,31 @@ class Cluster:
             time.sleep(backoff(attempt))
             attempt += 1
 
+    def look_again(self, topic):
+        """Refreshes once. What passes is for the next time; raises where the topic is another one now."""
+        try:
+            self.refresh(topic, within=0)
+        except grpc.RpcError:
+            pass
+        except PenstockError as e:
+            if not e.retryable:
+                raise
+
+    def keep_fresh(self, topic):
+        """Looks again every METADATA_AGE."""
+        if time.monotonic() > self.asked_at.get(topic, 0) + METADATA_AGE:
+            self.look_again(topic)
+
     def _learn(self, topic, answer):
         self.brokers = {b.id: f"{b.host}:{b.port}" for b in answer.brokers} or self.brokers
         for found in answer.topics:
             if found.HasField("error"):
                 raise failure(found.error)
+            if answer.metadata_offset < self.known_at.get(found.name, 0):
+                continue  # this broker is behind
+            if self.ids.setdefault(found.name, found.topic_id) != found.topic_id:
+                raise PenstockError("UNKNOWN_TOPIC_ID", f"topic {found.name} was deleted and made anew: start again for the new one", True, False)
+            self.known_at[found.name] = answer.metadata_offset
             self.partitions[found.name] = len(found.partitions)
             for p in found.partitions:
                 self._believe(found.name, p.partition, p.leader_epoch, self.brokers.get(p.leader_id))
@@ -127,7 +157,7 @@ class Cluster:
                 query = consumer_pb2.OffsetQuery(partition=partition, position=position)
                 try:
                     answer = consumer_pb2_grpc.ConsumerServiceStub(self.channel(address)).ListOffsets(
-                        consumer_pb2.ListOffsetsRequest(topic=topic, queries=[query]), timeout=CALL_TIMEOUT)
+                        consumer_pb2.ListOffsetsRequest(topic=topic, topic_id=self.ids[topic], queries=[query]), timeout=CALL_TIMEOUT)
                 except grpc.RpcError as e:
                     if e.code() not in PASSING:
                         raise

@@ -6,7 +6,9 @@ import json
 import os
 import sys
 
-from cluster import Cluster
+import grpc
+
+from cluster import Cluster, PenstockError, explain
 from consuming import Consumer
 from serializer import JsonSerializer
 
@@ -22,12 +24,16 @@ def main():
 
     serializer = JsonSerializer()
     cluster = Cluster(args.bootstrap.split(","))
-    consumer = Consumer(cluster, args.topic, from_beginning=not args.from_end, until_end=not args.follow,
-                        drop_duplicates=not args.duplicates)
-    read = unreadable = 0
+    try:
+        consumer = Consumer(cluster, args.topic, from_beginning=not args.from_end, until_end=not args.follow,
+                            drop_duplicates=not args.duplicates)
+    except (PenstockError, grpc.RpcError) as e:
+        print(f"error: {explain(e)}", file=sys.stderr)
+        return 1
+    read = unreadable = status = 0
     try:
         for record in consumer:
-            line = {"partition": record.partition, "offset": record.offset, "key": None if record.key is None else record.key.decode()}
+            line = {"partition": record.partition, "offset": record.offset, "key": None if record.key is None else record.key.decode(errors="backslashreplace")}
             try:
                 line["value"] = None if record.value is None else serializer.deserialize(record.value)
             except ValueError as e:
@@ -39,11 +45,14 @@ def main():
             read += 1
     except KeyboardInterrupt:
         pass
+    except (PenstockError, grpc.RpcError) as e:
+        print(f"error: {explain(e)}", file=sys.stderr)
+        status = 1
     finally:
         consumer.close()
         cluster.close()
     print(f"{read} records, {consumer.dropped} duplicates dropped, {unreadable} unreadable", file=sys.stderr)
-    return 0
+    return status
 
 
 if __name__ == "__main__":

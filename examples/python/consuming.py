@@ -75,6 +75,8 @@ class Consumer:
 
     def __iter__(self):
         while self.homeless or any(s.subscriptions for s in self.streams.values()):
+            if not self.ends:
+                self._grow()
             self._subscribe()
             try:
                 stream, frame, ended = self.events.get(timeout=0.05)
@@ -90,6 +92,12 @@ class Consumer:
                 self._advance(stream, partition, frame)
             if frame.records:
                 self._give_back(stream, frame, first)
+
+    def _grow(self):
+        """Takes partitions that were added since, from their beginning on."""
+        self.cluster.keep_fresh(self.topic)
+        for partition in range(len(self.positions), self.cluster.partitions[self.topic]):
+            self.positions[partition], self.homeless[partition], self.attempts[partition] = 0, (0.0, 0), 0
 
     def _records(self, partition, frame):
         for r in frame.records:
@@ -148,8 +156,8 @@ class Consumer:
             self.next_id += 1
             stream.subscriptions[self.next_id] = partition
             stream.commands.put(consumer_pb2.FetchRequest(subscribe=consumer_pb2.FetchSubscribe(
-                subscription_id=self.next_id, topic=self.topic, partition=partition, offset=self.positions[partition],
-                end_offset=self.ends.get(partition))))
+                subscription_id=self.next_id, topic=self.topic, topic_id=self.cluster.ids[self.topic], partition=partition,
+                offset=self.positions[partition], end_offset=self.ends.get(partition))))
             del self.homeless[partition]
 
     def _lost(self, stream, ended):
@@ -165,8 +173,4 @@ class Consumer:
         self.attempts[partition] = attempt + 1
         self.homeless[partition] = (time.monotonic() + backoff(attempt), attempt)
         if refresh:
-            try:
-                self.cluster.refresh(self.topic, within=0)
-            except Exception as e:  # asked again with the next try, unless the topic is gone for good
-                if getattr(e, "retryable", True) is False:
-                    raise
+            self.cluster.look_again(self.topic)

@@ -4,9 +4,13 @@
 import argparse
 import json
 import os
+import queue
 import sys
+import threading
 
-from cluster import Cluster
+import grpc
+
+from cluster import Cluster, PenstockError, explain
 from producing import Producer
 from serializer import JsonSerializer
 
@@ -39,10 +43,38 @@ def orders(count):
         yield {"order": n, "customer": f"customer-{n % 17:02d}", "amount": round(9.99 + n % 50, 2), "note": "grüße"}
 
 
-def lines(stream):
-    for line in stream:
+def lines(stream, producer):
+    """The objects of a stream, one a line. What was taken goes out while the next line is waited for."""
+    taken = queue.Queue(1000)
+
+    def read():
+        for line in stream:
+            taken.put(line)
+        taken.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    number = 0
+    while True:
+        try:
+            line = taken.get(timeout=0.02)
+        except queue.Empty:
+            producer.poll()
+            continue
+        if line is None:
+            return
+        number += 1
         if line.strip():
-            yield json.loads(line)
+            yield parsed(line, number)
+
+
+def parsed(line, number):
+    try:
+        value = json.loads(line)
+    except ValueError as e:
+        raise ValueError(f"line {number} is no JSON: {e}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"line {number} is no JSON object")
+    return value
 
 
 def main():
@@ -57,18 +89,24 @@ def main():
 
     serializer, receipts = JsonSerializer(), Receipts(args.quiet)
     cluster = Cluster(args.bootstrap.split(","))
-    producer = Producer(cluster, args.topic, receipts.done)
-    sent = 0
-    for value in lines(sys.stdin) if args.stdin else orders(args.count):
-        key = value.get(args.key)
-        producer.send(None if key is None else str(key).encode(), serializer.serialize(value), sent)
-        sent += 1
-        if args.stdin and sys.stdin.isatty():
-            producer.flush()
-    producer.close()
+    sent, wrong = 0, None
+    try:
+        producer = Producer(cluster, args.topic, receipts.done)
+        try:
+            for value in lines(sys.stdin, producer) if args.stdin else orders(args.count):
+                key = value.get(args.key)
+                producer.send(None if key is None else str(key).encode(), serializer.serialize(value), sent)
+                sent += 1
+        except ValueError as e:
+            wrong = e  # what came before it is sent all the same
+        producer.close()
+    except (PenstockError, grpc.RpcError) as e:
+        wrong = explain(e)
     cluster.close()
     print(f"{sent - receipts.failed} of {sent} records acknowledged", file=sys.stderr)
-    return 1 if receipts.failed else 0
+    if wrong is not None:
+        print(f"error: {wrong}", file=sys.stderr)
+    return 1 if receipts.failed or wrong is not None else 0
 
 
 if __name__ == "__main__":

@@ -84,6 +84,10 @@ class Producer:
             self._launch(partition)
         self._pump(0)
 
+    def poll(self):
+        """Sends what has waited long enough and takes what has come; to be called now and then where nothing is sent."""
+        self._pump(0)
+
     def flush(self):
         """Returns when every record has its receipt or its error."""
         for partition in list(self.filling):
@@ -111,6 +115,10 @@ class Producer:
 
     def _pump(self, wait):
         """Sends what is due and takes what has come, waiting for it so long at most."""
+        try:
+            self.cluster.keep_fresh(self.topic)
+        except PenstockError:
+            pass  # the records under way get their errors when their batch is answered
         now = time.monotonic()
         for partition, batch in list(self.filling.items()):
             if partition not in self.waiting and now > batch.began + LINGER:
@@ -142,7 +150,7 @@ class Producer:
         self.correlation += 1
         stream.in_flight[self.correlation] = (batch, now)
         stream.requests.put(producer_pb2.ProduceRequest(
-            correlation_id=self.correlation, topic=self.topic, partition=batch.partition, acks=self.acks,
+            correlation_id=self.correlation, topic=self.topic, topic_id=self.cluster.ids[self.topic], partition=batch.partition, acks=self.acks,
             timeout_ms=int(BROKER_TIMEOUT * 1000), records=batch.records))
 
     def _take(self, stream, response, ended):
@@ -177,9 +185,9 @@ class Producer:
         batch.attempts += 1
         if refresh:
             try:
-                self.cluster.refresh(self.topic, within=0)
-            except (grpc.RpcError, PenstockError):
-                pass  # asked again with the next retry
+                self.cluster.look_again(self.topic)
+            except PenstockError as e:
+                self._finish(batch, None, PenstockError(e.code, str(e), not batch.uncertain, False))
 
     def _finish(self, batch, receipt, error):
         del self.waiting[batch.partition]

@@ -30,6 +30,9 @@ func TestPython(t *testing.T) {
 	c.secondCopies()
 	c.failover()
 	c.tinyCredit()
+	c.grown()
+	c.madeAnew()
+	c.plainErrors()
 }
 
 // session runs the shell blocks of the README as they stand.
