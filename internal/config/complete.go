@@ -27,6 +27,11 @@ func (c *Config) complete() error {
 		return &Error{Key: "controllers", Err: fmt.Errorf(
 			"node %d must be named there exactly if it has the role controller", c.NodeID)}
 	}
+	if beyondLoopback(c.GossipListener) && c.GossipKey == nil {
+		return &Error{Key: "gossip.key.file", Err: fmt.Errorf(
+			"listen.gossip is %s, beyond loopback, where gossip needs a key: put 32 random bytes into a file, and give it to every node",
+			c.GossipListener.Bind)}
+	}
 	return c.checkTimes()
 }
 
@@ -53,7 +58,7 @@ func reach(l *Listener) {
 	}
 }
 
-// Warnings returns what the operator should know of a configuration that is allowed: listeners beyond loopback,
+// Warnings returns what the operator should know of a configuration that is allowed: open listeners beyond loopback,
 // addresses that nobody can reach, and a key that everybody can read.
 func (c *Config) Warnings() []string {
 	var warnings []string
@@ -62,8 +67,7 @@ func (c *Config) Warnings() []string {
 			"gossip.key.file %s can be read or changed by everybody on this machine: chmod 600 it, and think of a new key", c.exposed))
 	}
 	look := func(name string, l Listener) {
-		host, _, err := net.SplitHostPort(l.Bind)
-		if err == nil && !loopback(host) {
+		if beyondLoopback(l) {
 			warnings = append(warnings, fmt.Sprintf(
 				"%s is bound to %s, beyond loopback: there is no TLS and no authentication yet, everybody who reaches it may do everything",
 				name, l.Bind))
@@ -78,8 +82,13 @@ func (c *Config) Warnings() []string {
 	}
 	look("listen.peer", c.PeerListener)
 	look("listen.admin", Listener{Bind: c.AdminListener.Bind})
-	look("listen.gossip", c.GossipListener)
+	look("listen.gossip", Listener{Advertised: c.GossipListener.Advertised}) // beyond loopback it has a key
 	return warnings
+}
+
+func beyondLoopback(l Listener) bool {
+	host, _, err := net.SplitHostPort(l.Bind)
+	return err == nil && !loopback(host)
 }
 
 func loopback(host string) bool {

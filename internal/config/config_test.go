@@ -191,12 +191,27 @@ func TestWarnsOfAKeyThatEverybodyCanRead(t *testing.T) {
 }
 
 func TestWarnsBeyondLoopback(t *testing.T) {
-	c, err := config.Load(config.Source{Flags: map[string]string{"listen.client": "0.0.0.0:9092", "listen.gossip": "10.0.0.1:5"}})
+	c, err := config.Load(config.Source{Flags: map[string]string{"listen.client": "0.0.0.0:9092", "listen.peer": "10.0.0.1:5"}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if w := c.Warnings(); len(w) != 3 {
 		t.Errorf("warnings: %q", w)
+	}
+}
+
+// Beyond loopback gossip is encrypted, so that there is nothing to warn of but an address that nobody can reach.
+func TestGossipBeyondLoopbackNeedsAKey(t *testing.T) {
+	for _, bind := range []string{"0.0.0.0:5", ":5", "10.0.0.1:5", "[::]:5"} {
+		flags := map[string]string{"listen.gossip": bind, "advertised.gossip": "host:5"}
+		var typed *config.Error
+		if _, err := config.Load(config.Source{Flags: flags}); !errors.As(err, &typed) || typed.Key != "gossip.key.file" {
+			t.Errorf("%s without a key: got %v", bind, err)
+		}
+		flags["gossip.key.file"] = write(t, strings.Repeat("k", 32))
+		if c, err := config.Load(config.Source{Flags: flags}); err != nil || len(c.Warnings()) != 0 {
+			t.Errorf("%s with a key: %v", bind, err)
+		}
 	}
 }
 

@@ -92,7 +92,7 @@ var keys = []Key{
 	{
 		Name: "gossip.key.file", Kind: KindPath,
 		set: setGossipKeyFile,
-		Doc: "File with the 32-byte key of the gossip, raw or as 64 hexadecimal digits.",
+		Doc: "File with the 32-byte key of the gossip, raw or as 64 hexadecimal digits, the same on every node; needed where listen.gossip is beyond loopback.",
 	},
 	{
 		Name: "log.level", Kind: KindString, Default: "info", Values: telemetry.Levels(), Takes: TakesAtOnce,
