@@ -140,6 +140,7 @@ func TestUsageAndConflicts(t *testing.T) {
 		{"unknown command of config", []string{"config", "prnit"}, exitUsage, "prnit"},
 		{"unknown key", []string{"--config", bad}, exitUsage, "listen.peer"},
 		{"missing file", []string{"--config", filepath.Join(fresh, "none.yaml")}, exitUsage, "no such file"},
+		{"two files", []string{"--config", configFile, "--config", bad}, exitUsage, "twice"},
 		{"no brokers", []string{"dev", "--data-dir", fresh}, exitUsage, "--brokers"},
 		{"ports beyond the last", []string{"dev", "--brokers", "3", "--port", "65530", "--data-dir", fresh}, exitUsage, "--port"},
 		{"data directory in use", []string{

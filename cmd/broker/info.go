@@ -38,7 +38,7 @@ func newConfigCommand(out io.Writer) *cobra.Command {
 		},
 	}
 	settings.flags = config.AddFlags(show.Flags())
-	show.Flags().StringVar(&settings.file, "config", os.Getenv("PENSTOCK_CONFIG"), "configuration file, YAML")
+	config.AddFileFlag(show.Flags(), &settings.file, os.Getenv("PENSTOCK_CONFIG"))
 	parent.AddCommand(show)
 	return parent
 }

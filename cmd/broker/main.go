@@ -83,7 +83,7 @@ func newRoot(out, errOut io.Writer) *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return flagError(err) })
 	settings.flags = config.AddFlags(root.Flags())
-	root.Flags().StringVar(&settings.file, "config", os.Getenv("PENSTOCK_CONFIG"), "configuration file, YAML")
+	config.AddFileFlag(root.Flags(), &settings.file, os.Getenv("PENSTOCK_CONFIG"))
 	root.AddCommand(newConfigCommand(out), newVersionCommand(out), newDevCommand(out, errOut))
 	return root
 }

@@ -19,6 +19,37 @@ func AddFlags(set *pflag.FlagSet) *Flags {
 	return flags
 }
 
+// AddFileFlag adds --config, the name of the configuration file, which is fallback where it is not given. Parsing fails where it is given twice.
+func AddFileFlag(set *pflag.FlagSet, file *string, fallback string) {
+	*file = fallback
+	set.Var(&fileFlag{file: file}, "config", "configuration file, YAML")
+}
+
+type fileFlag struct {
+	file  *string
+	given bool
+}
+
+// String is the name in force.
+func (f *fileFlag) String() string {
+	if f.file == nil {
+		return ""
+	}
+	return *f.file
+}
+
+// Set keeps the name.
+func (f *fileFlag) Set(text string) error {
+	if f.given {
+		return errors.New("it is given twice: keep one")
+	}
+	*f.file, f.given = text, true
+	return nil
+}
+
+// Type is the kind of the value.
+func (f *fileFlag) Type() string { return string(KindPath) }
+
 // Values returns what was given, by key.
 func (f *Flags) Values() map[string]string { return maps.Clone(f.values) }
 
