@@ -99,6 +99,9 @@ type File interface {
 	SyncData() error
 	// Size returns the file's size in bytes, preallocated space included.
 	Size() (int64, error)
+	// ReadAhead says whether the system may read more than is asked for, where it takes reads through this handle for
+	// sequential ones, as it does at first. It is a hint: without the means, or on a closed handle, nothing changes.
+	ReadAhead(on bool)
 }
 
 // checkOverwrite says why buffers may not be written at an offset of a file whose append position is end.

@@ -193,6 +193,9 @@ func (f *memFile) SyncData() error {
 	return syncError(OpSyncData.String(), f.name, err)
 }
 
+// ReadAhead implements File: memory has nothing to read ahead.
+func (*memFile) ReadAhead(bool) {}
+
 // Size implements File.
 func (f *memFile) Size() (int64, error) {
 	var size int64

@@ -312,5 +312,8 @@ func (f *osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
+// ReadAhead implements File.
+func (f *osFile) ReadAhead(on bool) { readAhead(f.conn, on) }
+
 // Close implements File.
 func (f *osFile) Close() error { return opError("close", f.name, f.file.Close()) }

@@ -26,6 +26,18 @@ func preallocate(file *os.File, conn syscall.RawConn, now, size int64) error {
 	return file.Truncate(size)
 }
 
+// readAhead switches the read-ahead of an open file.
+func readAhead(conn syscall.RawConn, on bool) {
+	arg := 0
+	if on {
+		arg = 1
+	}
+	_ = control(conn, func(fd int) error { //nolint:errcheck // a hint
+		_, err := unix.FcntlInt(uintptr(fd), unix.F_RDAHEAD, arg)
+		return err
+	})
+}
+
 // syncFS has no system call that waits: it syncs the tree below dir file by file.
 func syncFS(dir string) error { return syncTree(dir) }
 

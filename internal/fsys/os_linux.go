@@ -21,6 +21,15 @@ func preallocate(_ *os.File, conn syscall.RawConn, now, size int64) error {
 	return err
 }
 
+// readAhead switches the read-ahead of an open file.
+func readAhead(conn syscall.RawConn, on bool) {
+	advice := unix.FADV_RANDOM
+	if on {
+		advice = unix.FADV_NORMAL
+	}
+	_ = control(conn, func(fd int) error { return unix.Fadvise(fd, 0, 0, advice) }) //nolint:errcheck // a hint
+}
+
 // syncHandles keeps one open directory a file system for SyncFS, by device. The kernel reports an error of background
 // write-back once to every open file; a handle opened anew after another process was told would hear nothing of it.
 var syncHandles struct {

@@ -19,6 +19,7 @@ const TailBytes = 8 << 20
 // replication, does not ask it. Its methods are safe for concurrent use.
 type BacklogGate struct {
 	reads, bytes atomic.Int64
+	waiting      atomic.Int64 // length of the queue, for those that do not wait for mu
 
 	mu    sync.Mutex
 	free  int
@@ -55,6 +56,7 @@ func (g *BacklogGate) Enter(ctx context.Context) error {
 	}
 	turn := make(chan struct{})
 	g.queue = append(g.queue, turn)
+	g.waiting.Store(int64(len(g.queue)))
 	g.mu.Unlock()
 	select {
 	case <-turn:
@@ -65,6 +67,7 @@ func (g *BacklogGate) Enter(ctx context.Context) error {
 	defer g.mu.Unlock()
 	if i := slices.Index(g.queue, turn); i >= 0 {
 		g.queue = slices.Delete(g.queue, i, i+1)
+		g.waiting.Store(int64(len(g.queue)))
 	} else {
 		g.leave() // let in at the same moment
 	}
@@ -89,14 +92,18 @@ func (g *BacklogGate) leave() {
 	close(g.queue[0])
 	g.queue[0] = nil
 	g.queue = g.queue[1:]
+	g.waiting.Store(int64(len(g.queue)))
 }
 
 // Waiting is how many wait for a place.
-func (g *BacklogGate) Waiting() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return len(g.queue)
-}
+func (g *BacklogGate) Waiting() int { return int(g.waiting.Load()) }
+
+// crowd is how many readers must wait for a place before the system's read-ahead costs more than it gives: it asks the disk for
+// some MiB for each of them, and a sync of an append stands behind all of that. The reads of the others keep the disk busy then.
+const crowd = 2
+
+// Crowded says that so many wait that nothing shall be read ahead.
+func (g *BacklogGate) Crowded() bool { return g.waiting.Load() >= crowd }
 
 // Backlog is the gate for reads of the directory's logs that are further than TailBytes from their end.
 func (d *Dir) Backlog() *BacklogGate { return d.backlog }

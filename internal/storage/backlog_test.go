@@ -144,3 +144,66 @@ func TestBytesLeft(t *testing.T) {
 	}
 	must(t, d.Close())
 }
+
+// aheadFS notes what is said of the read-ahead of the files that it opens for reading.
+type aheadFS struct {
+	fsys.FS
+	said []bool
+}
+
+type aheadFile struct {
+	fsys.File
+	fs *aheadFS
+}
+
+func (f aheadFile) ReadAhead(on bool) { f.fs.said = append(f.fs.said, on) }
+
+func (a *aheadFS) OpenRead(name string) (fsys.File, error) {
+	f, err := a.FS.OpenRead(name)
+	return aheadFile{f, a}, err
+}
+
+// While readers crowd before the gate nothing is read ahead for anybody, and again as soon as they are gone.
+func TestNothingIsReadAheadInACrowd(t *testing.T) {
+	ahead := &aheadFS{FS: fsys.NewMem(1, fsys.MemOptions{})}
+	d, err := OpenDir(ahead, "data", testDirOptions())
+	must(t, err)
+	l, err := d.CreateLog(testPartition(0), Config{})
+	must(t, err)
+	appendTo(t, l, 0, 1, 2, 10)
+	must(t, l.Roll())
+	_, err = l.Sync()
+	must(t, err)
+	read := func(want ...bool) {
+		t.Helper()
+		ahead.said = nil
+		for range 2 { // said once
+			if res, err := l.Read(0, 1<<10, 2, nil); err != nil || res.NextOffset != 2 {
+				t.Fatal(res, err)
+			}
+		}
+		if !slices.Equal(ahead.said, want) {
+			t.Fatalf("%d wait, and read-ahead was told %t, not %t", d.Backlog().Waiting(), ahead.said, want)
+		}
+	}
+	g := d.Backlog()
+	for g.TryEnter() { //nolint:revive // takes all places
+	}
+	var waiting sync.WaitGroup
+	for i := range crowd {
+		read()
+		waiting.Go(func() {
+			if err := g.Enter(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+		awaitWaiting(t, g, i+1)
+	}
+	read(false)
+	for range crowd {
+		g.Leave(0)
+	}
+	waiting.Wait()
+	read(true)
+	must(t, d.Close())
+}

@@ -193,6 +193,7 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 		return res, false, l.openFailed(v, err)
 	}
 	defer func() { err = errors.Join(err, f.release()) }()
+	f.readAhead(!l.dir.backlog.Crowded())
 	began := q.pos
 	q.end, q.trust = v.end, v.own
 	if i < len(v.segs)-1 {

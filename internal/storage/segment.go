@@ -39,6 +39,15 @@ type sharedFile struct {
 	fsys.File
 	refs     atomic.Int32
 	readOnly bool
+	bare     atomic.Bool // the system does not read ahead
+}
+
+// readAhead says whether the system may read ahead. Where two disagree at the same time, one of them has the last word.
+func (s *sharedFile) readAhead(on bool) {
+	if s.bare.Load() == on {
+		s.bare.Store(!on)
+		s.ReadAhead(on)
+	}
 }
 
 func shareFile(f fsys.File) *sharedFile {
