@@ -570,11 +570,7 @@ func (x *logMachine) discard() (end int64, ok bool) {
 func (x *logMachine) rememberRecords() {
 	x.k.records = nil
 	for _, b := range x.m.batches {
-		for _, r := range recordsOf(x.fatalf, b.data) {
-			if r.offset >= x.m.start {
-				x.k.records = append(x.k.records, r)
-			}
-		}
+		x.k.records = append(x.k.records, recordsOf(x.fatalf, b.data)...)
 	}
 }
 
