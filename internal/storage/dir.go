@@ -77,6 +77,7 @@ type Dir struct {
 	backlog *BacklogGate
 	synced  bool // everything found at the opening was made durable then
 
+	topics sync.Mutex // held while a topic's directory is made with a log's in it, or removed because it is empty; no other is taken then
 	noting sync.Mutex // held while logs are asked for their states and these are written; taken before all others
 
 	mu   sync.Mutex
@@ -305,6 +306,9 @@ func (d *Dir) scanTopics(clean bool) ([]model.TopicPartition, error) {
 				found = append(found, model.TopicPartition{TopicID: id, Partition: n})
 			}
 		}
+		if clean {
+			d.leaveTopic(path.Join(root, t.Name))
+		}
 	}
 	slices.SortFunc(found, comparePartitions)
 	return found, nil
@@ -433,7 +437,10 @@ func (d *Dir) CreateLog(tp model.TopicPartition, cfg Config) (log *Log, err erro
 			return nil, err
 		}
 	}
-	if err := d.fs.MkdirAll(dir); err != nil {
+	d.topics.Lock()
+	err = d.fs.MkdirAll(dir)
+	d.topics.Unlock()
+	if err != nil {
 		return nil, fmt.Errorf("create log %s: %w", tp, err)
 	}
 	log, _, err = openLog(d, tp, cfg)
@@ -493,7 +500,18 @@ func (d *Dir) DeleteLog(tp model.TopicPartition) error {
 	if err := d.fs.RemoveAll(aside); err != nil {
 		return fmt.Errorf("delete log %s: %w", tp, err)
 	}
+	d.leaveTopic(path.Dir(aside))
 	return nil
+}
+
+// leaveTopic removes the directory of a topic with its last log. It stays where there is anything in it; where it comes back after a crash,
+// or could not be removed, the next opening of the data directory does it.
+func (d *Dir) leaveTopic(dir string) {
+	d.topics.Lock()
+	defer d.topics.Unlock()
+	if left, err := d.fs.List(dir); err == nil && len(left) == 0 {
+		_ = d.fs.Remove(dir)
+	}
 }
 
 // StrayLog puts a log of an unknown topic aside durably, under a name that ends in .stray, and keeps its data. An open

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"errors"
+	"path"
 	"slices"
 	"strings"
 	"testing"
@@ -87,6 +88,44 @@ func must(t testing.TB, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// The directory of a topic goes with its last log, at the next opening where the deletion was cut short; it stays beside anything else.
+func TestDeletedTopicsLeaveNoDirectory(t *testing.T) {
+	mem := fsys.NewMem(5, fsys.MemOptions{})
+	d := openTestDir(t, mem)
+	create := func(i int32) {
+		t.Helper()
+		l, err := d.CreateLog(testPartition(i), Config{})
+		must(t, err)
+		_, err = l.Sync()
+		must(t, err)
+	}
+	topic := path.Dir(d.logDir(testPartition(0)))
+	gone := func(want bool) {
+		t.Helper()
+		if _, err := mem.Stat(topic); fsys.IsNotExist(err) != want {
+			t.Fatalf("the directory of the topic: %v, to be gone: %v", err, want)
+		}
+	}
+	create(0)
+	create(1)
+	must(t, d.DeleteLog(testPartition(0)))
+	gone(false)
+	must(t, d.DeleteLog(testPartition(1)))
+	gone(true)
+	create(0)
+	_, err := d.StrayLog(testPartition(0))
+	must(t, err)
+	create(1)
+	must(t, d.DeleteLog(testPartition(1)))
+	gone(false)
+	must(t, d.Close())
+	must(t, mem.RemoveAll(topic))
+	must(t, mem.MkdirAll(path.Join(topic, "3"+deletedSuffix)))
+	d = openTestDir(t, mem)
+	gone(true)
+	must(t, d.Close())
 }
 
 func TestDeleteAndStray(t *testing.T) {
