@@ -2,10 +2,12 @@ package telemetry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"log/slog"
+	"net"
 	"slices"
 
 	"github.com/hashicorp/go-hclog"
@@ -36,9 +38,21 @@ func (b *hclogBridge) Log(level hclog.Level, msg string, args ...any) {
 		return
 	}
 	to := slogLevel(level)
+	if to > slog.LevelDebug && closedHere(args) {
+		to = slog.LevelDebug
+	}
 	if ctx := context.Background(); b.logger.Enabled(ctx, to) {
 		b.logger.Log(ctx, to, msg, slogArgs(args)...)
 	}
+}
+
+// closedHere says that a line tells no more than that this process has closed a connection, which libraries report as an error: each clean
+// stop would end with some.
+func closedHere(args []any) bool {
+	return slices.ContainsFunc(args, func(arg any) bool {
+		err, is := arg.(error)
+		return is && errors.Is(err, net.ErrClosed)
+	})
 }
 
 func (b *hclogBridge) Trace(msg string, args ...any) { b.Log(hclog.Trace, msg, args...) }

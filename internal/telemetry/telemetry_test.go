@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"runtime/debug"
@@ -96,6 +97,7 @@ func TestHCLogBridge(t *testing.T) {
 	}{
 		{func() { raft.Warn("vote", "term", 7) }, "level=WARN msg=vote component=raft term=7"},
 		{func() { raft.Error("sync", "error", errors.New("no disk")) }, `level=ERROR msg=sync component=raft error="no disk"`},
+		{func() { raft.Error("read", "error", &net.OpError{Op: "read", Err: net.ErrClosed}) }, `level=DEBUG msg=read component=raft error="read: use of closed network connection"`},
 		{func() { sub.Info("dial", "after", time.Second) }, "level=INFO msg=dial component=raft.net node_=1 after=1s"},
 		{func() { sub.ResetNamed("x").Debug("d") }, "level=DEBUG msg=d component=x node_=1"},
 		{func() { raft.Info("f", "v", hclog.Fmt("%d/%d", 1, 2), "h", hclog.Hex(255)) }, "level=INFO msg=f component=raft v=1/2 h=0xff"},
