@@ -94,7 +94,8 @@ func (f *journalFile) writeHeader(head fileHeader) error {
 }
 
 // Clear makes nothing live, durably: at start when all that Read found is durable in the segments, and at a clean stop.
-// It goes without a write where nothing is live. Files that cannot be used (damaged, of another size) are removed.
+// The first time it writes also where nothing is live: what the process before has written may be in the page cache alone, and a
+// power loss would bring back what it replaced. Files that cannot be used (damaged, of another size) are removed.
 func (j *Journal) Clear() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -102,7 +103,7 @@ func (j *Journal) Clear() error {
 		return j.failed
 	}
 	last := j.generation.Load()
-	if j.oldestLive.Load() <= last {
+	if !j.cleared || j.oldestLive.Load() <= last {
 		for _, f := range j.files {
 			if f == nil || !f.whole || f.size != f.head.size {
 				continue
@@ -134,6 +135,13 @@ func (j *Journal) Clear() error {
 func (j *Journal) removeUnusable() error {
 	removed := false
 	for i, f := range j.files {
+		if f == nil && !j.cleared { // the process before may have removed it and not synced that
+			_, err := j.fs.Stat(j.dir)
+			if err != nil && !fsys.IsNotExist(err) {
+				return err
+			}
+			removed = removed || err == nil
+		}
 		if f == nil || f.whole && f.size == f.head.size && f.size == j.fileSize {
 			continue
 		}

@@ -254,10 +254,58 @@ func TestClearMakesNothingLive(t *testing.T) {
 	wantIs(t, err, ErrNotReady)
 
 	third := openTest(t, again.fs)
+	must(t, third.Clear())
 	ops := opsThatWrite(again.fs.(*fsys.Mem))
 	must(t, third.Clear())
 	if *ops != 0 {
 		t.Fatalf("%d writes where nothing is live", *ops)
+	}
+}
+
+// A process is killed while it releases or clears, at each of its operations, and a power loss follows once the next one has
+// started: what that one found void, and has built upon, does not come back.
+func TestWhatWasFoundVoidStaysVoid(t *testing.T) {
+	ends := map[string]func(*Journal) error{
+		"release": func(j *Journal) error { return j.Release(1) },
+		"clear":   (*Journal).Clear,
+		"another size": func(j *Journal) error {
+			other, err := Open(j.fs, testDir, Options{FileBytes: 2 * testFile, Salt: 7})
+			if err != nil {
+				return err
+			}
+			return other.Clear()
+		},
+	}
+	for name, end := range ends {
+		void := 0
+		for k, again := 1, true; again; k++ {
+			for seed := range uint64(8) {
+				disk := newDisk(t, seed)
+				j := ready(t, disk)
+				write(t, j, frame(1, 1, 10))
+				left := k
+				disk.SetInjector(func(fsys.Op, string) error {
+					if left--; left <= 0 {
+						return fsys.ErrCrashed
+					}
+					return nil
+				})
+				again = end(j) != nil
+				next := disk.CrashProcess()
+				next.SetInjector(nil)
+				if got, _ := found(t, next); len(got) > 0 {
+					continue // replayed once more
+				}
+				void++
+				must(t, openTest(t, next).Clear())
+				if got, _ := found(t, next.Crash()); len(got) > 0 {
+					t.Fatalf("%s, killed at its operation %d, seed %d: a power loss brings back %v", name, k, seed, got)
+				}
+			}
+		}
+		if void == 0 {
+			t.Fatalf("%s: nothing was ever void", name)
+		}
 	}
 }
 
