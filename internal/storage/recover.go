@@ -184,6 +184,9 @@ func (r *recovery) dropTrimmed() error {
 	if n == 0 {
 		return nil
 	}
+	if err := l.dir.journal.commit(); err != nil { // this process may have closed the log: the LogStartOffset is durable first
+		return err
+	}
 	l.trimmed, l.segs = l.segs[:n:n], l.segs[n:]
 	if err := l.keepSnapshot(l.segs[0].base); err != nil {
 		return err

@@ -113,3 +113,27 @@ func TestDamagedLogIsSyncedAtTheOpening(t *testing.T) {
 		}
 	}
 }
+
+// A clean close tells the journal where the log begins, without a sync. Opened again by the same process, it loses no segment below that
+// before the journal is durable: after a power loss the log would begin before its first segment.
+func TestReopeningDropsNothingThatTheJournalMayForget(t *testing.T) {
+	mem := fsys.NewMem(5, fsys.MemOptions{})
+	d := openTestDir(t, mem)
+	l := journaledLog(t, d, 0, Config{})
+	must(t, d.Checkpoint(LogCheckpoint{Log: l}))
+	must(t, l.Roll())
+	appendTo(t, l, 1, 1, 2, 100)
+	must(t, l.Trim(1))
+	must(t, l.Close(true))
+	l, _, err := d.OpenLog(testPartition(0), Config{})
+	must(t, err)
+	if _, err := mem.Stat(l.path + "/" + fileName(0, segmentSuffix)); !fsys.IsNotExist(err) {
+		t.Fatalf("the trimmed segment: %v", err)
+	}
+	for seed := range uint64(20) {
+		_, report, err := openTestDir(t, mem.Clone(seed).Crash()).OpenLog(testPartition(0), Config{})
+		if must(t, err); report.Damage != nil || report.LogStartOffset > 1 {
+			t.Fatalf("power loss %d: %+v, %+v", seed, report, report.Damage)
+		}
+	}
+}
