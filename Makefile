@@ -27,6 +27,7 @@ SIM_CORE ?= 10000
 SIM_STORAGE ?= 500
 SIM_MODEL ?= 1000000
 SIM_SWEEP ?= 1
+SIM_WRITERS ?= 2000
 FUZZTIME ?= 30s
 BENCH ?= .
 BENCHTIME ?= 1s
@@ -139,9 +140,10 @@ generate: $(TOOLS) ## Generate the error codes and pages from their tables, and 
 
 
 .PHONY: sim
-sim: ## Run the seeded simulation (SIM_CORE, SIM_STORAGE schedules, SIM_MODEL operations on a log, each SIM_SWEEP-th of the sweep)
+sim: ## Run the seeded simulation (SIM_CORE, SIM_STORAGE schedules, SIM_MODEL operations on a log, each SIM_SWEEP-th of the sweep, SIM_WRITERS seeds of concurrent writers)
 	$(GO) test ./internal/sim -count=1 -timeout 60m -run '^TestSim' -sim.core=$(SIM_CORE) -sim.storage=$(SIM_STORAGE)
 	$(GO) test ./internal/storage -count=1 -timeout 120m -run '^(TestModelBySeed|TestEveryOperationFailsOnce)$$' -v -storage.model=$(SIM_MODEL) -storage.sweep=$(SIM_SWEEP)
+	$(GO) test ./internal/storage -count=1 -timeout 60m -run '^TestConcurrentWritersSurviveCrashes$$' -storage.writers=$(SIM_WRITERS)
 
 .PHONY: sim-planted
 sim-planted: ## Show that the simulation finds each planted bug

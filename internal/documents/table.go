@@ -72,7 +72,7 @@ var lines = map[string]account{
 	"make test-compose":           runByCI("make test-compose"),
 	"make release":                runBy("deploy", "TestRelease"),
 	"make release VERSION=v0.2.0": runBy("deploy", "TestRelease"),
-	"make sim":                    short("SIM_CORE=20 SIM_STORAGE=2 SIM_MODEL=500 SIM_SWEEP=64", form{}),
+	"make sim":                    short("SIM_CORE=20 SIM_STORAGE=2 SIM_MODEL=500 SIM_SWEEP=64 SIM_WRITERS=16", form{}),
 	"make sim-planted":            runByCI("make sim-planted"),
 
 	"go test ./internal/sim": short("-run '^TestSim$' -sim.core=20 -sim.storage=2", form{}),

@@ -16,6 +16,7 @@ type jointSync struct {
 	dir      *Dir
 	together int // from so many logs on one sync for all pays
 	metrics  *SyncMetrics
+	began    func(l *Log) // called before it is looked at what there is to sync
 	finish   func(l *Log, end int64, err error)
 
 	held  []*heldSync
@@ -29,7 +30,7 @@ func (j *jointSync) hold(logs []*Log) {
 			j.alone = append(j.alone, l)
 			continue
 		}
-		l.syncQueue.Store(syncRunning)
+		j.began(l)
 		p, err := l.beginSync()
 		if err != nil || !p.more {
 			l.syncMu.Unlock()
@@ -125,7 +126,11 @@ func (l *Log) endHeld(h *heldSync) (int64, error) {
 // DurableEnd, or that it has failed; the error is that of any of them.
 func (d *Dir) SyncJournaled(logs ...*Log) error {
 	var errs []error
-	j := jointSync{dir: d, together: 1, finish: func(_ *Log, _ int64, err error) { errs = append(errs, err) }}
+	j := jointSync{
+		dir: d, together: 1,
+		began:  func(*Log) {}, // the queue is the Syncer's
+		finish: func(_ *Log, _ int64, err error) { errs = append(errs, err) },
+	}
 	if err := d.shared.work(); err != nil {
 		d.failLogs(err)
 		return err

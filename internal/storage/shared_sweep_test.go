@@ -39,6 +39,11 @@ func (s *sharedLog) end() int64 {
 	return s.start
 }
 
+// acknowledged notes that all of it was reported durable, and so its name too, unless nothing was: of an empty log that says nothing.
+func (s *sharedLog) acknowledged() {
+	s.durable, s.noted = s.end(), s.noted || s.end() > 0
+}
+
 // sharedSweep runs scripts over a few logs of a directory with a sync journal. A step is a letter and the number of a log: a append,
 // j sync by the journal (J all), s plain sync, c checkpoint all, t truncate to the middle, r reset, d delete and create,
 // y set aside and create, m trim to the middle, R roll, o close and open, w let the journal settle.
@@ -47,6 +52,7 @@ type sharedSweep struct {
 	mem    *fsys.Mem
 	dir    *Dir
 	logs   [3]sharedLog
+	first  int32 // the partition of the first of them
 	builds int
 	setUp  int64 // operations before the first step
 }
@@ -79,10 +85,12 @@ func (x *sharedSweep) run(script string) error {
 
 func (x *sharedSweep) create(i int) error {
 	x.logs[i] = sharedLog{epoch: 1, resetTo: -1}
-	l, err := x.dir.CreateLog(testPartition(int32(i)), sharedConfig) //nolint:gosec // small
+	l, err := x.dir.CreateLog(x.partition(i), sharedConfig)
 	x.logs[i].log = l
 	return err
 }
+
+func (x *sharedSweep) partition(i int) model.TopicPartition { return testPartition(x.first + int32(i)) } //nolint:gosec // small
 
 func (x *sharedSweep) step(op byte, i int) error {
 	s := &x.logs[i]
@@ -140,7 +148,7 @@ func (x *sharedSweep) syncJournaled(all bool, i int) error {
 	err := x.dir.SyncJournaled(logs...)
 	for k := range x.logs {
 		if s := &x.logs[k]; (all || k == i) && s.log.Failed() == nil && s.log.DurableEnd() == s.end() {
-			s.durable, s.noted = s.end(), true // acknowledged, whatever became of others
+			s.acknowledged() // whatever became of others
 		}
 	}
 	return err
@@ -155,7 +163,9 @@ func (x *sharedSweep) checkpoint() error {
 		return err
 	}
 	for i := range x.logs {
-		x.logs[i].savedStart = x.logs[i].start
+		if x.logs[i].log.Failed() == nil { // of a failed one nothing is noted
+			x.logs[i].savedStart = x.logs[i].start
+		}
 	}
 	return nil
 }
@@ -215,14 +225,17 @@ func (x *sharedSweep) verify(whole, kill bool) error {
 	if err != nil {
 		return fmt.Errorf("the directory does not open: %w", err)
 	}
-	x.dir = d
 	if len(d.Report().Replay.Damage) > 0 {
 		return fmt.Errorf("damage in the sync journal: %w", d.Report().Replay.Damage[0])
 	}
+	return x.verifyLogs(d, whole, kill)
+}
+
+func (x *sharedSweep) verifyLogs(d *Dir, whole, kill bool) error {
+	x.dir = d
 	for i := range x.logs {
 		s := &x.logs[i]
-		tp := testPartition(int32(i)) //nolint:gosec // small
-		l, report, err := d.OpenLog(tp, sharedConfig)
+		l, report, err := d.OpenLog(x.partition(i), sharedConfig)
 		if errors.Is(err, ErrNoLog) {
 			if s.noted && !s.going {
 				return fmt.Errorf("log %d is gone", i)
@@ -235,7 +248,7 @@ func (x *sharedSweep) verify(whole, kill bool) error {
 		}
 		s.log = l
 		if whole && (report.Damage != nil || report.LostBelowRecoveryPoint() || report.LostBefore || (kill && report.LostData())) {
-			return fmt.Errorf("log %d: %+v", i, report)
+			return fmt.Errorf("log %d: %+v, damage %+v", i, report, report.Damage)
 		}
 		if err := s.verify(x.t, l); err != nil {
 			return fmt.Errorf("log %d: %w; %+v; %+v", i, err, report, d.Report().Replay)
@@ -353,8 +366,26 @@ func sharedSweepOnce(t *testing.T, script, fault string, k int64, kill bool) {
 // goOn appends to what was found, and makes it durable by the journal.
 func (x *sharedSweep) goOn(t *testing.T) {
 	t.Helper()
-	must(t, x.dir.LossesRecorded())
+	x.takeOver(t)
 	var logs []*Log
+	for i := range x.logs {
+		logs = append(logs, x.logs[i].log)
+	}
+	for range 2 {
+		for i := range x.logs {
+			must(t, x.step('a', i))
+		}
+		must(t, x.dir.SyncJournaled(logs...))
+	}
+	for i := range x.logs {
+		x.logs[i].durable, x.logs[i].noted = x.logs[i].end(), true
+	}
+}
+
+// takeOver begins anew with what was found, and makes the logs that are gone.
+func (x *sharedSweep) takeOver(t *testing.T) {
+	t.Helper()
+	must(t, x.dir.LossesRecorded())
 	for i := range x.logs {
 		s := &x.logs[i]
 		if s.log == nil {
@@ -366,15 +397,5 @@ func (x *sharedSweep) goOn(t *testing.T) {
 			n++
 		}
 		*s = sharedLog{log: s.log, epoch: s.log.LatestEpoch() + 1, batches: s.batches[:n], start: from, savedStart: from, resetTo: -1}
-		logs = append(logs, s.log)
-	}
-	for range 2 {
-		for i := range x.logs {
-			must(t, x.step('a', i))
-		}
-		must(t, x.dir.SyncJournaled(logs...))
-	}
-	for i := range x.logs {
-		x.logs[i].durable, x.logs[i].noted = x.logs[i].end(), true
 	}
 }

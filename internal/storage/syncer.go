@@ -147,12 +147,15 @@ func (s *Syncer) run(ctx context.Context) error {
 
 // sync syncs one log. What is asked for from the moment it begins waits for the next one.
 func (s *Syncer) sync(l *Log) {
-	l.syncQueue.Store(syncRunning)
+	began(l)
 	mark := s.metrics.begin()
 	end, err := l.syncMore()
 	s.metrics.end(mark, 1, err)
 	s.finish(l, end, err)
 }
+
+// began notes that what is asked for from now on waits for the next sync.
+func began(l *Log) { l.syncQueue.Store(syncRunning) }
 
 // finish tells the result, and queues the log again where it was asked for meanwhile.
 func (s *Syncer) finish(l *Log, end int64, err error) {
@@ -165,7 +168,7 @@ func (s *Syncer) finish(l *Log, end int64, err error) {
 
 // syncAll syncs many logs together.
 func (s *Syncer) syncAll(logs []*Log) {
-	j := jointSync{dir: logs[0].dir, together: s.together, metrics: s.metrics, finish: s.finish}
+	j := jointSync{dir: logs[0].dir, together: s.together, metrics: s.metrics, began: began, finish: s.finish}
 	j.hold(logs)
 	j.run()
 	s.mu.Lock()
