@@ -3,7 +3,9 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"math"
 
+	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/record"
 )
 
@@ -33,9 +35,12 @@ func (l *Log) searchTime(v *view, timeMs int64) (offset, timestamp int64, found 
 		return 0, 0, false, ErrLogClosed
 	}
 	for i, s := range v.segs {
-		maxTs := v.maxTs
+		maxTs, unknown := v.maxTs, error(nil)
 		if i < len(v.segs)-1 {
-			if maxTs, err = l.sealedMaxTimestamp(v, s); err != nil {
+			maxTs, err = l.sealedMaxTimestamp(v, s)
+			if unknown = err; errors.Is(err, ErrCorruptLog) {
+				maxTs = math.MaxInt64 // what lies before the damage may have it
+			} else if err != nil {
 				return 0, 0, false, err
 			}
 		}
@@ -46,12 +51,16 @@ func (l *Log) searchTime(v *view, timeMs int64) (offset, timestamp int64, found 
 		if err != nil || found {
 			return offset, timestamp, found, err
 		}
+		if unknown != nil {
+			return 0, 0, false, unknown
+		}
 	}
 	return 0, 0, false, nil
 }
 
 // sealedMaxTimestamp returns the largest timestamp of a sealed segment: from the snapshot that was written when it was
-// sealed, or from its batches.
+// sealed, or from its batches. Those are checked whole: data is deleted by what they say. A *CorruptError says that one of them is bad or
+// missing, and the largest timestamp is not known.
 func (l *Log) sealedMaxTimestamp(v *view, s *segment) (int64, error) {
 	if ts := s.maxTimestamp.Load(); ts != unknownTimestamp {
 		return ts, nil
@@ -68,18 +77,30 @@ func (l *Log) sealedMaxTimestamp(v *view, s *segment) (int64, error) {
 	if err != nil {
 		return 0, l.openFailed(v, err)
 	}
-	ts := noTimestamp
-	w := newWalker(f, 0, s.size, false)
+	ts, err := maxTimestampOf(f, s)
+	if err = errors.Join(err, f.release()); err != nil {
+		return 0, err
+	}
+	s.maxTimestamp.Store(ts)
+	return ts, nil
+}
+
+// maxTimestampOf reads a sealed segment.
+func maxTimestampOf(f fsys.File, s *segment) (ts int64, err error) {
+	ts = noTimestamp
+	w, next := newWalker(f, 0, s.size, true), s.base
 	for {
 		h, ok, err := w.next()
-		if errors.Is(err, errBadBatch) || (err == nil && !ok) {
-			s.maxTimestamp.Store(ts)
-			return ts, f.release()
+		if err == nil && !ok && next < s.next {
+			err = fmt.Errorf("%w: the file ends there, the next segment begins at offset %d", errBadBatch, s.next)
 		}
-		if err != nil {
-			return 0, errors.Join(err, f.release())
+		if errors.Is(err, errBadBatch) {
+			return ts, &CorruptError{File: s.logName(), Position: w.pos, Offset: next, Reason: err.Error()}
 		}
-		ts = max(ts, h.MaxTimestamp)
+		if err != nil || !ok {
+			return ts, err
+		}
+		ts, next = max(ts, h.MaxTimestamp), h.NextOffset()
 	}
 }
 
