@@ -48,7 +48,7 @@ func TestWhatCannotBeReadIsNotOld(t *testing.T) {
 	for name, damage := range map[string]func(mem *fsys.Mem, file string, second int64){
 		"a bad header":    func(mem *fsys.Mem, file string, second int64) { must(t, mem.Flip(file, second+batchMagicAt, 0)) },
 		"a bad length":    func(mem *fsys.Mem, file string, second int64) { must(t, mem.Flip(file, second+batchLengthAt, 4)) },
-		"a bad timestamp": func(mem *fsys.Mem, file string, second int64) { must(t, mem.Flip(file, second+batchBodyAt+6+8+6, 5)) },
+		"a bad timestamp": func(mem *fsys.Mem, file string, second int64) { must(t, mem.Flip(file, second+maxTimestampAt+6, 5)) },
 		"a lost end": func(mem *fsys.Mem, file string, second int64) {
 			f, err := mem.Open(file)
 			must(t, err)

@@ -92,7 +92,7 @@ func (l *Log) producersBefore(g *groupCopy, end int64) (*producerState, error) {
 	}
 	row := slices.Concat(l.trimmed, l.segs)
 	i := slices.Index(row, g.sources[0])
-	if i < 0 || i+len(g.sources) > len(row)-1 || !slices.Equal(row[i:i+len(g.sources)], g.sources) {
+	if i < 0 || !slices.Equal(row[i:min(i+len(g.sources), len(row))], g.sources) {
 		return nil, errCleaningStopped
 	}
 	state, _, err := l.loadSnapshot(end)

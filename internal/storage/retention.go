@@ -220,7 +220,6 @@ func (l *Log) RetentionStep(p RetentionPolicy, in RetentionInput) (RetentionResu
 	if err != nil || len(segs) == 0 {
 		return RetentionResult{RetentionDecision: RetentionDecision{Start: l.LogStartOffset()}}, err
 	}
-	in.HighWatermark = min(in.HighWatermark, l.LogEndOffset())
 	res := RetentionResult{RetentionDecision: DecideRetention(segs, l.LogStartOffset(), p, in)}
 	if res.Segments == 0 {
 		return res, nil
@@ -268,7 +267,7 @@ func (l *Log) retentionSegments(p RetentionPolicy, in RetentionInput) (segs []Re
 				return nil, 0, fmt.Errorf("age of %s: %w", s.logName(), err)
 			}
 			r.MaxTimestamp = max(ms, NoAge)
-			ageMatters = ms < 0 || in.NowMs-ms > p.Ms
+			ageMatters = in.NowMs-r.MaxTimestamp > p.Ms
 		} else {
 			r.MaxTimestamp = in.NowMs // not asked: a younger one lies before it
 		}
@@ -296,16 +295,13 @@ func (l *Log) rollAt(end int64) (bool, error) {
 // ReleaseTrimmed seals the active segment where it lies wholly below the LogStartOffset, so that the next Dir.Checkpoint frees
 // its space: on a follower, after its leader has deleted everything. It says whether it did.
 func (l *Log) ReleaseTrimmed() (bool, error) {
-	if v := l.view.Load(); v.closed || v.pos == 0 || v.start < v.end || l.Damage() != nil {
-		return false, nil
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.closed || l.damage != nil || l.pos == 0 || l.start < l.end {
+		return false, nil
+	}
 	if err := l.writable(); err != nil {
 		return false, err
-	}
-	if l.pos == 0 || l.start < l.end {
-		return false, nil
 	}
 	if err := l.roll(); err != nil {
 		return false, err

@@ -65,7 +65,6 @@ func (s *space) take(size int64) error {
 	s.free.Store(free)
 	room := free - s.minFree - size
 	if room < 0 {
-		s.budget.Store(0)
 		s.full.Store(true)
 		return fmt.Errorf("append %d bytes: %w", size, &SpaceError{FreeBytes: free, MinFreeBytes: s.minFree, Dir: s.dir})
 	}
