@@ -340,7 +340,7 @@ func (r *recovery) finish() error {
 		}
 	}
 	l.checkpointed = min(r.saved.highWatermark, l.end)
-	if r.report.Cut == CutMore || l.damage != nil {
+	if r.report.Cut == CutMore || l.damage != nil || l.end < max(r.point, r.saved.highWatermark) {
 		if err := l.dirtyFrom(-1); err != nil { // what is fetched anew was not compacted
 			return err
 		}
