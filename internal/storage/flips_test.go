@@ -20,6 +20,11 @@ type flipState struct {
 	dir   string
 	want  []byte
 	end   int64
+
+	compacted int64 // how far the log is compacted, as a hint says
+	damaged   bool  // some of it is damaged, and on file as that
+	lost      bool  // it has lost something that is not on record elsewhere
+	seen      int64 // the time in clock.seen
 }
 
 var flipConfig = Config{SegmentBytes: 3000, IndexIntervalBytes: 100}
@@ -52,18 +57,27 @@ func flipStates(t testing.TB) []*flipState {
 			must(t, d.Close())
 		}
 		st.mem = mem.CrashProcess()
-		for _, dir := range []string{"data", l.path} {
-			infos, err := st.mem.List(dir)
-			must(t, err)
-			for _, info := range infos {
-				if !info.Dir && info.Size > 0 {
-					st.files = append(st.files, fsys.FileInfo{Name: dir + "/" + info.Name, Size: info.Size})
-				}
-			}
-		}
+		st.list(t)
 		states = append(states, st)
 	}
 	return states
+}
+
+// list takes all files in.
+func (st *flipState) list(t testing.TB) {
+	t.Helper()
+	for _, dir := range []string{"data", "data/" + sharedName, st.dir} {
+		infos, err := st.mem.List(dir)
+		if fsys.IsNotExist(err) {
+			continue
+		}
+		must(t, err)
+		for _, info := range infos {
+			if !info.Dir && info.Size > 0 {
+				st.files = append(st.files, fsys.FileInfo{Name: dir + "/" + info.Name, Size: info.Size})
+			}
+		}
+	}
 }
 
 // Any single bit, flipped in any file: opening, reading and scrubbing give exactly what was written, or say in which file and
@@ -79,7 +93,7 @@ func TestSingleBitFlips(t *testing.T) {
 	const seed = 20
 	t.Logf("%d flips, seed %d; PENSTOCK_FLIPS sets another number", n, seed)
 	rng := rand.New(rand.NewPCG(seed, 1))
-	states := flipStates(t)
+	states := append(flipStates(t), compactedFlipState(t), journaledFlipState(t), damagedFlipState(t))
 	refused, damaged, harmless := 0, 0, 0
 	for i := range n {
 		st := states[i%len(states)]
@@ -142,10 +156,22 @@ func checkFlipped(t *testing.T, mem *fsys.Mem, st *flipState, what string) (foun
 		found = true
 	}
 	journal := d.report.JournalDamagedBytes > 0 // positions are unknown then: no bit of a segment is flipped
+	if told, err := toldByReplay(d, l, report, st); told || err != nil {
+		return true, errors.Join(err, d.Close())
+	}
+	if !report.Known && st.damaged { // two faults: without positions the log ends before the damage
+		return true, errors.Join(checkBeginning(l, report, st), d.Close())
+	}
+	if st.lost && !report.LostData() {
+		return false, fmt.Errorf("a loss that is not on record is forgotten: %+v", report)
+	}
+	if err := checkHints(d, l, st); err != nil {
+		return false, err
+	}
 	if report.Cut == CutMore || report.Cut == CutUnfinishedBatch || (l.LogEndOffset() < st.end && !found) {
 		return false, fmt.Errorf("durable records were taken for a torn tail: %+v", report)
 	}
-	if journal && (found || l.LogEndOffset() != st.end) {
+	if journal && (found && !st.damaged || l.LogEndOffset() != st.end) {
 		return false, fmt.Errorf("a damaged journal costs records: %+v", report)
 	}
 	var c ScrubCursor
