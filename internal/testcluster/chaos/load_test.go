@@ -19,7 +19,7 @@ const (
 	window = 8000
 	// paced is how many records a millisecond are sent between faults.
 	paced = 2
-	// loadKeys is how many keys the records have; one of them gets a third of all records.
+	// loadKeys is how many keys the records have where nothing else is said; one of them gets a third of all records.
 	loadKeys = 60
 )
 
@@ -27,6 +27,7 @@ const (
 type load struct {
 	t     *testing.T
 	name  string
+	keys  int
 	proc  *process
 	stdin *os.File
 	fed   chan error // the feeder's end
@@ -50,6 +51,12 @@ type watch struct {
 // startLoad starts a producer of records for a topic. extra are further flags.
 func (c *cluster) startLoad(topic, name string, extra ...string) *load {
 	c.t.Helper()
+	return c.startKeyedLoad(topic, name, loadKeys, extra...)
+}
+
+// startKeyedLoad is startLoad with so many keys.
+func (c *cluster) startKeyedLoad(topic, name string, keys int, extra ...string) *load {
+	c.t.Helper()
 	stdin, feed, err := os.Pipe()
 	if err != nil {
 		c.t.Fatal(err)
@@ -61,7 +68,7 @@ func (c *cluster) startLoad(topic, name string, extra ...string) *load {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	l := &load{t: c.t, name: name, stdin: feed, fed: make(chan error, 1), read: make(chan error, 1)}
+	l := &load{t: c.t, name: name, keys: keys, stdin: feed, fed: make(chan error, 1), read: make(chan error, 1)}
 	l.changed = sync.NewCond(&l.mu)
 	args := append([]string{"produce", topic, "--key-separator", "|", "--receipts"}, extra...)
 	for _, address := range c.bootstrap() {
@@ -83,7 +90,7 @@ func (c *cluster) startLoad(topic, name string, extra ...string) *load {
 
 // record makes the next record.
 func (l *load) record(n int) Sent {
-	key := n % loadKeys
+	key := n % l.keys
 	if n%3 == 0 {
 		key = 0
 	}
