@@ -210,3 +210,25 @@ func checkFlippedHeader(t *testing.T, mem *fsys.Mem, cfg Config, what, file stri
 	}
 	must(t, d.Close())
 }
+
+// The epoch of the batch that holds the LogStartOffset is held against the journal like that of any other.
+func TestEpochOfTheFirstBatchIsChecked(t *testing.T) {
+	mem := fsys.NewMem(1, fsys.MemOptions{})
+	dir := openTestDir(t, mem)
+	l, err := dir.CreateLog(testPartition(0), Config{})
+	must(t, err)
+	appendTo(t, l, 5, 1, 4, 10)
+	appendTo(t, l, 6, 2, 4, 10)
+	_, err = l.Sync()
+	must(t, err)
+	must(t, l.Trim(1))
+	must(t, dir.Checkpoint(LogCheckpoint{Log: l, HighWatermark: 8}))
+	file := l.segs[0].logName()
+	mem = mem.CrashProcess()
+	must(t, mem.Flip(file, 14, 1)) // epoch 5 is 517 now
+	l, report, err := openTestDir(t, mem).OpenLog(testPartition(0), Config{})
+	must(t, err)
+	if report.Damage == nil || report.Damage.From > 1 || report.Damage.File != file {
+		t.Fatalf("damage %+v, epochs %+v", report.Damage, l.EpochStarts())
+	}
+}

@@ -226,7 +226,11 @@ func continues(f fsys.File, pos, size, next int64) bool {
 // ofEpoch says whether a batch below the recovery point has the epoch that the journal knows for it: both were noted together.
 func (r *recovery) ofEpoch(h record.Header) bool {
 	c := epochCache{starts: r.saved.epochs}
-	want := c.at(max(h.BaseOffset, r.log.end))
+	at := max(h.BaseOffset, r.log.end)
+	if h.NextOffset() > r.log.start {
+		at = max(at, r.log.start) // of what lies below nothing is known
+	}
+	want := c.at(at)
 	return want == model.NoLeaderEpoch || want == model.LeaderEpoch(h.LeaderEpoch)
 }
 
