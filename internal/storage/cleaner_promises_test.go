@@ -320,6 +320,7 @@ func TestCleaningLeavesTheLeastFree(t *testing.T) {
 	y.restart(t)
 	x = &y
 	x.dir.space.minFree = least
+	x.mem.SetCapacity(0)
 	x.mem.SetCapacity(int64(1<<40) - mustFree(t, x.mem) + least + size)
 	must(t, begin())
 	if len(x.keysOf()) != 1 {
