@@ -234,7 +234,7 @@ func (t *tail) repairs(end int64, difference uint32) (bool, error) {
 			return sound, err
 		}
 	}
-	bit, ok := flippedBit(difference, end-t.pos-batchBodyAt)
+	bit, ok := record.FlippedBit(difference, end-t.pos-batchBodyAt)
 	if !ok {
 		return false, nil
 	}
@@ -259,25 +259,6 @@ func (t *tail) sound(end int64, mend func(b []byte)) (bool, error) {
 	for it.Next() { //nolint:revive // each is checked on the way
 	}
 	return it.Err() == nil, nil
-}
-
-// crcPolynomial is that of CRC-32C, reflected.
-const crcPolynomial = 0x82f63b78
-
-// flippedBit finds the one bit of n bytes whose flipping changes their CRC-32C by difference. Bit 0 is the lowest of the first byte.
-// Within record.MaxBatchBytes no two bits have the same.
-func flippedBit(difference uint32, n int64) (int64, bool) {
-	for bit := 8*n - 1; bit >= 0; bit-- { // one step back through the register for each bit behind
-		if difference&0x80000000 != 0 {
-			difference = (difference^crcPolynomial)<<1 | 1
-		} else {
-			difference <<= 1
-		}
-		if difference == 1 {
-			return bit, true
-		}
-	}
-	return 0, false
 }
 
 // crcScan runs the CRC-32C of a file forward from a position.

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math/bits"
 	"math/rand/v2"
 	"os"
@@ -311,32 +310,6 @@ func placeOf(t *testing.T, mem *fsys.Mem, all []byte, at int) (file string, pos 
 		}
 	}
 	return file, pos
-}
-
-// The one bit that explains a CRC is found wherever it is, and only it.
-func TestFlippedBitIsFound(t *testing.T) {
-	rng := rand.New(rand.NewPCG(3, 3))
-	for range 2000 {
-		b := make([]byte, 1+rng.IntN(3000))
-		for i := range b {
-			b[i] = byte(rng.Uint32())
-		}
-		was := crc32.Checksum(b, castagnoli)
-		bit := rng.Int64N(int64(8 * len(b)))
-		b[bit/8] ^= 1 << (bit % 8)
-		difference := was ^ crc32.Checksum(b, castagnoli)
-		if got, ok := flippedBit(difference, int64(len(b))); !ok || got != bit {
-			t.Fatalf("bit %d of %d bytes: %d, %t", bit, len(b), got, ok)
-		}
-		other := rng.Int64N(int64(8 * len(b)))
-		if other == bit {
-			continue
-		}
-		b[other/8] ^= 1 << (other % 8)
-		if got, ok := flippedBit(was^crc32.Checksum(b, castagnoli), int64(len(b))); ok {
-			t.Fatalf("bits %d and %d of %d bytes pass for bit %d", bit, other, len(b), got)
-		}
-	}
 }
 
 // What one batch can look like after a crash, and after decay.

@@ -43,18 +43,13 @@ func compactedFlipState(t testing.TB) *flipState {
 	return st
 }
 
-// journaledFlipState is a log whose last batches are durable in the sync journal alone. The journal's last round is of another log: a
-// flip in it looks like the end (docs/format/sync-journal.md), which is the one place of it that is left out here.
+// journaledFlipState is a log whose last batches are durable in the sync journal alone, the last of them in its last round.
 func journaledFlipState(t testing.TB) *flipState {
 	t.Helper()
 	mem := fsys.NewMem(7, fsys.MemOptions{})
 	d, err := OpenDir(mem, "data", testDirOptions())
 	must(t, err)
 	l, err := d.CreateLog(testPartition(0), flipConfig)
-	must(t, err)
-	other, err := d.CreateLog(testPartition(1), flipConfig)
-	must(t, err)
-	_, err = other.Sync()
 	must(t, err)
 	st := &flipState{name: "journaled", dir: l.path}
 	put := func(i int) {
@@ -72,8 +67,6 @@ func journaledFlipState(t testing.TB) *flipState {
 		put(12 + i)
 		must(t, d.SyncJournaled(l))
 	}
-	appendTo(t, other, 1, 0, 1, 60)
-	must(t, d.SyncJournaled(other))
 	if l.DurableEnd() != l.LogEndOffset() || l.FiledEnd() >= l.DurableEnd() {
 		t.Fatalf("durable to %d, filed to %d of %d", l.DurableEnd(), l.FiledEnd(), l.LogEndOffset())
 	}

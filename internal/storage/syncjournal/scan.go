@@ -103,7 +103,14 @@ func (s *scanner) skip(why error) (goOn bool, err error) {
 		damage.LastRound = s.expect
 		s.part.doubt()
 	default:
-		return false, nil // the end, torn or not
+		round, forgets, err := s.decayed()
+		if err != nil || !round {
+			return false, err // the end, torn or not
+		}
+		damage.LastRound = s.expect
+		if forgets {
+			s.part.doubt()
+		}
 	}
 	s.part.torn = false
 	s.part.damage = append(s.part.damage, damage)
