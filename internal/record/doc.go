@@ -11,6 +11,8 @@
 //
 // The functions over [][]byte take one batch in pieces, as gRPC delivers it, and never copy it together.
 //
+// Recompress brings a batch that Validate has passed into the codec that its topic asks for.
+//
 // Builder makes batches and Iterator takes them apart, both without an allocation per record; Scanner splits a region
 // of consecutive batches. Everything that parses is bounded by Limits and treats its input as hostile. Nothing here
 // starts a goroutine, reads a clock or keeps its arguments, but for Builder and Iterator as documented there.
