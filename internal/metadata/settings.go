@@ -50,6 +50,38 @@ func (t TimestampType) String() string {
 	return "CreateTime"
 }
 
+// CompressionType says how batches are stored.
+type CompressionType uint8
+
+const (
+	// CompressionProducer keeps what the producer chose. The default.
+	CompressionProducer CompressionType = iota
+	// CompressionUncompressed and those after it have the leader compress anew what comes otherwise.
+	CompressionUncompressed
+	// CompressionGzip is gzip.
+	CompressionGzip
+	// CompressionSnappy is snappy, in the framing that Kafka's clients write.
+	CompressionSnappy
+	// CompressionLZ4 is an LZ4 frame.
+	CompressionLZ4
+	// CompressionZstd is zstd.
+	CompressionZstd
+)
+
+// compressionTypes are Kafka's spellings, by number.
+var compressionTypes = [...]string{
+	CompressionProducer: "producer", CompressionUncompressed: "uncompressed", CompressionGzip: "gzip",
+	CompressionSnappy: "snappy", CompressionLZ4: "lz4", CompressionZstd: "zstd",
+}
+
+// String returns Kafka's spelling.
+func (c CompressionType) String() string {
+	if int(c) >= len(compressionTypes) {
+		return fmt.Sprintf("CompressionType(%d)", uint8(c))
+	}
+	return compressionTypes[c]
+}
+
 // CleanupPolicy says how a log is kept from growing for ever.
 type CleanupPolicy uint8
 
@@ -91,6 +123,7 @@ type TopicSettings struct {
 	SegmentMs            int64 // age of the active segment, in milliseconds, at which it is closed
 	IndexIntervalBytes   int   // log bytes between two entries of the offset index
 	MessageTimestampType TimestampType
+	CompressionType      CompressionType
 
 	CleanupPolicy          CleanupPolicy
 	RetentionMs            int64   // -1: for ever
@@ -143,9 +176,13 @@ var topicSettings = []TopicSetting{
 		},
 	},
 	{
-		Key: "compression.type", Type: "producer", Default: "producer",
-		Doc: "Batches keep the compression that the producer chose; the broker does not compress anew.",
-		set: func(*TopicSettings, int64, string) {},
+		Key: "compression.type", Type: strings.Join(compressionTypes[:], "|"), Default: "producer",
+		Doc: "How batches are stored. producer keeps the compression that the producer chose and costs nothing; with another value the " +
+			"leader compresses anew what comes otherwise, but for what that does not make smaller. Records may then decompress to 16 times " +
+			"max.message.bytes, at least 1 MiB and at most 64 MiB. Batches stored before a change stay as they are.",
+		set: func(s *TopicSettings, _ int64, word string) {
+			s.CompressionType = CompressionType(max(0, slices.Index(compressionTypes[:], word))) //nolint:gosec // an index of a short table
+		},
 	},
 	{
 		Key: "delete.retention.ms", Type: "int", Default: "86400000", Min: 0, Max: math.MaxInt64,
@@ -170,7 +207,7 @@ var topicSettings = []TopicSetting{
 	},
 	{
 		Key: "max.message.bytes", Type: "int", Default: "1048588", Min: 256, Max: 16 << 20,
-		Doc: "Largest record batch, in bytes, as it is sent.",
+		Doc: "Largest record batch, in bytes, as it is sent, and as it is stored where compression.type makes that another.",
 		set: func(s *TopicSettings, n int64, _ string) { s.MaxMessageBytes = int(n) },
 	},
 	{

@@ -31,12 +31,12 @@ func TestParseTopicSettings(t *testing.T) {
 	s, err := ParseTopicSettings(map[string]string{
 		"flush.mode": "os", "min.insync.replicas": "2", "max.message.bytes": "1024", "segment.bytes": "65536",
 		"message.timestamp.type": "LogAppendTime", "index.interval.bytes": "1024", "segment.ms": "5000",
-		"compression.type": "producer", "cleanup.policy": "delete,compact", "retention.ms": "-1", "retention.bytes": "7",
+		"compression.type": "lz4", "cleanup.policy": "delete,compact", "retention.ms": "-1", "retention.bytes": "7",
 		"delete.retention.ms": "0", "min.cleanable.dirty.ratio": "0.25", "min.compaction.lag.ms": "9",
 	})
 	want := TopicSettings{
 		FlushMode: FlushOS, MinInsyncReplicas: 2, MaxMessageBytes: 1024, SegmentBytes: 65536, IndexIntervalBytes: 1024,
-		MessageTimestampType: TimestampLogAppendTime, SegmentMs: 5000,
+		MessageTimestampType: TimestampLogAppendTime, SegmentMs: 5000, CompressionType: CompressionLZ4,
 		CleanupPolicy: CleanupCompactDelete, RetentionMs: -1, RetentionBytes: 7, MinCleanableDirtyRatio: 0.25, MinCompactionLagMs: 9,
 	}
 	if err != nil || s != want {
@@ -65,12 +65,25 @@ func TestParseTopicSettings(t *testing.T) {
 		{"segment.bytes", "99999999999999999999", "not a whole number"},
 		{"min.insync.replicas", "-1", "between"},
 		{"segment.ms", "999", "between 1000 and"},
-		{"compression.type", "zstd", "not one of producer"},
+		{"compression.type", "brotli", "not one of producer, uncompressed, gzip, snappy, lz4, zstd"},
+		{"compression.type", "none", "not one of producer, uncompressed"},
 	} {
 		_, err := ParseTopicSettings(map[string]string{c.key: c.value})
 		if !model.IsCode(err, model.CodeInvalidConfig) || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%.20s=%s: got %.200v", c.key, c.value, err)
 		}
+	}
+}
+
+func TestCompressionType(t *testing.T) {
+	for n, value := range []string{"producer", "uncompressed", "gzip", "snappy", "lz4", "zstd"} {
+		s, err := ParseTopicSettings(map[string]string{"compression.type": value})
+		if err != nil || int(s.CompressionType) != n || s.CompressionType.String() != value {
+			t.Errorf("%s: %v, %v", value, s.CompressionType, err)
+		}
+	}
+	if got := CompressionType(9).String(); got != "CompressionType(9)" {
+		t.Error(got)
 	}
 }
 

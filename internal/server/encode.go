@@ -11,11 +11,7 @@ import (
 )
 
 // encode makes one batch, without idempotence, of plain records.
-func encode(records []*penstockv1.Record, compression penstockv1.Compression, maxBytes int, now time.Time) ([]byte, error) {
-	codec, err := codecOf(compression)
-	if err != nil {
-		return nil, err
-	}
+func encode(records []*penstockv1.Record, codec record.Codec, maxBytes int, now time.Time) ([]byte, error) {
 	builder := record.NewBuilder(record.BuilderOptions{MaxBytes: maxBytes})
 	for _, r := range records {
 		plain := record.Record{Key: r.Key, Value: r.Value, Timestamp: now.UnixMilli()}

@@ -58,8 +58,9 @@ type Client struct {
 	// Group owns the goroutines of streams and stops when no client is to be served any more: streams then end.
 	Group *lifecycle.Group
 
-	health *health.Server
-	open   atomic.Bool
+	health   *health.Server
+	open     atomic.Bool
+	openings openings
 }
 
 // Open lets requests in that need the metadata: the broker has caught up with it.

@@ -18,9 +18,6 @@ const (
 	maxInFlightBatches = 64
 	// defaultProduceTimeout is how long a batch waits for its acknowledgement where the client does not say.
 	defaultProduceTimeout = 30 * time.Second
-	// compactedInflation bounds the records of a compressed batch for a compacted topic, which is opened to see that they have
-	// keys, as a multiple of max.message.bytes; minInflation, in bytes, is allowed in any case.
-	compactedInflation, minInflation = 16, 1 << 20
 	// maxProduceTimeout bounds what a client may say.
 	maxProduceTimeout = 10 * time.Minute
 )
@@ -112,7 +109,7 @@ func (a *appender) prepare(ctx context.Context, head *penstockv1.ProduceRequest,
 	if err := a.leads(t); err != nil {
 		return err
 	}
-	if err := a.batch(t, head, payload); err != nil {
+	if err := a.batch(ctx, t, head, payload); err != nil {
 		return err
 	}
 	a.request.LeaderEpoch = model.NoLeaderEpoch
@@ -154,14 +151,22 @@ func timeoutOf(ms uint32) time.Duration {
 }
 
 // batch checks the batch, or makes one of plain records.
-func (a *appender) batch(t *metadata.Topic, head *penstockv1.ProduceRequest, payload wire.Payload) (err error) {
-	limits := record.Limits{MaxBytes: t.Settings().MaxMessageBytes}
+func (a *appender) batch(ctx context.Context, t *metadata.Topic, head *penstockv1.ProduceRequest, payload wire.Payload) (err error) {
+	settings := t.Settings()
+	limits := record.Limits{MaxBytes: settings.MaxMessageBytes}
 	plain := len(head.GetRecords()) > 0
 	switch {
 	case plain && payload.Len() > 0:
 		return model.Errorf(model.CodeInvalidRequest, "the request has plain records and a batch: send one of them")
 	case plain:
-		encoded, err := encode(head.GetRecords(), head.GetCompression(), limits.MaxBytes, a.client.Clock.Now())
+		codec, err := codecOf(head.GetCompression())
+		if err != nil {
+			return err
+		}
+		if settings.CompressionType != metadata.CompressionProducer {
+			codec = record.None // open compresses
+		}
+		encoded, err := encode(head.GetRecords(), codec, limits.MaxBytes, a.client.Clock.Now())
 		if err != nil {
 			return err
 		}
@@ -174,11 +179,7 @@ func (a *appender) batch(t *metadata.Topic, head *penstockv1.ProduceRequest, pay
 	if a.request.Header, err = record.Validate(a.request.Batch, limits); err != nil {
 		return batchError(err)
 	}
-	if t.Settings().CleanupPolicy.Compacts() {
-		limits.MaxUncompressedBytes = max(compactedInflation*limits.MaxBytes, minInflation)
-		return batchError(record.CheckKeys(a.request.Batch, limits))
-	}
-	return nil
+	return a.open(ctx, &settings, limits)
 }
 
 // batchError gives what is wrong with a batch its code.

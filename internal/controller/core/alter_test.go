@@ -138,7 +138,7 @@ func TestAlterTopicConfig(t *testing.T) {
 		"one of two":          {set("flush.mode", "fsync", "segment.ms", "x"), model.CodeInvalidConfig, "segment.ms"},
 		"above the replicas":  {set("min.insync.replicas", "4"), model.CodeInvalidConfig, "at most 3"},
 		"set and unset":       {&req{Name: "t", Set: map[string]string{"flush.mode": "os"}, Unset: []string{"flush.mode"}}, model.CodeInvalidConfig, "at once"},
-		"compression anew":    {set("compression.type", "zstd"), model.CodeInvalidConfig, "producer"},
+		"unknown codec":       {set("compression.type", "brotli"), model.CodeInvalidConfig, "zstd"},
 		"id of another topic": {&req{TopicId: model.UUID{9}.Bytes(), Unset: []string{"flush.mode"}}, model.CodeUnknownTopicID, ""},
 		"another of Kafka's":  {set("unclean.leader.election.enable", "true"), model.CodeInvalidConfig, "unknown"},
 	} {
