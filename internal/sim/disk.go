@@ -184,7 +184,7 @@ func (d *disk) sync(l *modelLog, end int64) error {
 			return fsys.ErrSyncFailed
 		}
 		d.mem.SetInjector(func(op fsys.Op, path string) error {
-			if op == fsys.OpSyncData && strings.HasSuffix(path, ".log") {
+			if op == fsys.OpSyncData && (strings.HasSuffix(path, ".log") || strings.HasSuffix(path, ".journal") && strings.Contains(path, "/sync-journal/")) {
 				return fsys.ErrSyncFailed
 			}
 			return nil
@@ -192,7 +192,7 @@ func (d *disk) sync(l *modelLog, end int64) error {
 		defer d.mem.SetInjector(nil)
 	}
 	if l.real != nil {
-		at, err := l.real.log.Sync()
+		at, err := d.syncReal(l.real.log)
 		if err != nil {
 			return err
 		}
@@ -200,6 +200,15 @@ func (d *disk) sync(l *modelLog, end int64) error {
 	}
 	l.durable = max(l.durable, min(end, l.end()))
 	return nil
+}
+
+// syncReal makes a log durable by its own files, or by the sync journal in schedules that have one.
+func (d *disk) syncReal(log *storage.Log) (end int64, err error) {
+	if d.n.w.cfg.journal == 0 {
+		return log.Sync()
+	}
+	err = d.dir.SyncJournaled(log)
+	return log.DurableEnd(), err
 }
 
 // close is the end of a clean stop: everything is synced and noted.
@@ -243,7 +252,7 @@ func (d *disk) checkpoint(replicas []*replica) error {
 	if d.dir == nil || len(items) == 0 {
 		return nil
 	}
-	return d.dir.Checkpoint(items...)
+	return errors.Join(d.dir.Checkpoint(items...), d.dir.Settle())
 }
 
 func bootName(boot int) string { return "boot-" + strconv.Itoa(boot) }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/penstock-io/penstock/internal/replication/core"
+	"github.com/penstock-io/penstock/internal/storage"
 )
 
 // plantedSeeds bounds the schedules in which a planted bug must be found.
@@ -40,6 +41,16 @@ func TestPlanted(t *testing.T) {
 			})
 		}
 	}
+	for _, bug := range storage.PlantedBugs() {
+		t.Run(bug, func(t *testing.T) {
+			plantIn(t, storage.Plant, bug)
+			found, played := hunt(Run, ModeStorage, plantedSeeds)
+			if found == nil {
+				t.Fatalf("the planted bug %q was not found in %d schedules", bug, played)
+			}
+			t.Logf("found after %d schedules: %s", played, found)
+		})
+	}
 	for _, bug := range core.PlantedBugs() {
 		if bug == rarelyLoses || bug == core.DiscardInSync {
 			continue
@@ -65,14 +76,20 @@ func TestPlanted(t *testing.T) {
 	})
 }
 
-// plant switches a bug on until the test ends.
+// plant switches a bug of the rules of replication on until the test ends.
 func plant(t *testing.T, bug string) {
 	t.Helper()
-	if err := core.Plant(bug); err != nil {
+	plantIn(t, core.Plant, bug)
+}
+
+// plantIn switches a bug on, by what a package plants its own with, until the test ends.
+func plantIn(t *testing.T, plant func(string) error, bug string) {
+	t.Helper()
+	if err := plant(bug); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := core.Plant(""); err != nil {
+		if err := plant(""); err != nil {
 			t.Error(err)
 		}
 	})

@@ -62,6 +62,8 @@ type Result struct {
 	LossyElections, ForgivenRecords, StuckPartitions int
 	// Elections is how often a leadership began.
 	Elections int
+	// Replays is how often a process found something in its sync journal that it had to write to logs.
+	Replays int
 	// Void says that the schedule does not count: too little happened in it. That is a failure too.
 	Void bool
 }
@@ -71,6 +73,8 @@ type config struct {
 	controller ccore.Config
 	core       core.Config
 	logs       storage.Config
+	journal    int64 // bytes of each file of the sync journal, 0 for none
+	salt       uint64
 	credit     int64
 	frame      int64
 	calm       time.Duration // between faults, about
@@ -97,6 +101,7 @@ type world struct {
 	consumers []*consumer
 	producing bool
 	produced  int64
+	replays   int
 	void      bool
 }
 
@@ -132,6 +137,9 @@ func newWorld(mode Mode, seed uint64, trace io.Writer) *world {
 		credit: pick[int64](w.engine, 500, 2000, 1<<20), frame: pick[int64](w.engine, 200, 1000, 64<<10),
 		calm:    w.between(700*time.Millisecond, 3*time.Second),
 		virtual: minVirtual + w.between(0, 10*time.Second),
+	}
+	if mode == ModeStorage && seed%3 == 0 { // not drawn: what other seeds stand for stays
+		w.cfg.journal, w.cfg.salt = 64<<10, seed+1
 	}
 	w.oracle = &oracle{w: w}
 	w.faults, w.decays = &faults{w: w}, newDecays(w, seed)
@@ -400,7 +408,7 @@ func (w *world) result(seed uint64) Result {
 	res := Result{
 		Seed: seed, Mode: w.mode, Failures: w.oracle.failures, Trace: w.sum, Steps: w.steps, Virtual: w.now,
 		Records: w.produced, Acked: int64(w.oracle.acked), FaultsBitten: w.faults.total(), Faults: map[string]int{},
-		LossyElections: w.oracle.lossy, ForgivenRecords: w.oracle.forgiven,
+		Replays: w.replays, LossyElections: w.oracle.lossy, ForgivenRecords: w.oracle.forgiven,
 		Void: w.void,
 	}
 	for kind, n := range w.faults.bitten {

@@ -86,3 +86,19 @@ func TestSameSeedSameSchedule(t *testing.T) {
 		}
 	}
 }
+
+// TestSchedulesWithASyncJournal plays those in which processes find something in their sync journal.
+func TestSchedulesWithASyncJournal(t *testing.T) {
+	replays := 0
+	for seed := uint64(3); seed <= 12; seed += 3 {
+		res := Run(ModeStorage, seed, nil)
+		if len(res.Failures) > 0 {
+			t.Errorf("%s\nsee it again: go test ./internal/sim -run '^TestSim$' -sim.mode=storage -sim.seed=%d", res, seed)
+		}
+		replays += res.Replays
+	}
+	t.Logf("%d replays", replays)
+	if replays < 4 {
+		t.Error("the sync journal was hardly used")
+	}
+}

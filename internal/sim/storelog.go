@@ -21,11 +21,16 @@ const dataDir = "/data"
 // openReal recovers the directory by the real storage core.
 func (d *disk) openReal() (found, error) {
 	w := d.n.w
-	dir, err := storage.OpenDir(d.mem, dataDir, storage.DirOptions{DirectoryID: d.dirID})
+	dir, err := storage.OpenDir(d.mem, dataDir, storage.DirOptions{
+		DirectoryID: d.dirID, SyncJournalBytes: w.cfg.journal, SyncJournalSalt: w.cfg.salt,
+	})
 	if err != nil {
 		return found{}, err
 	}
 	d.dir = dir
+	if dir.Report().Replay.Frames > 0 {
+		w.replays++
+	}
 	f := found{previous: dir.Meta().BrokerEpoch, osLost: dir.LostPageCache(bootName(d.boot))}
 	if dir.Report().Created {
 		f.allLost = "new directory"
@@ -81,6 +86,10 @@ func (d *disk) openLog(l *modelLog) (lost bool, err error) {
 		d.n.w.oracle.fail("%s on broker %d: recovery found damage at %d that nobody made: %+v", l.part, d.n.id, report.Damage.From, report)
 	}
 	real := &realLog{model: l, log: log}
+	if l.decay != nil && d.dir.Report().Replay.Frames > 0 && l.isWhole(real) {
+		d.n.w.comment("%s on broker %d: the sync journal has written the flipped batch at %d anew", l.part, d.n.id, l.decay.from)
+		l.decay = nil
+	}
 	if l.decay != nil {
 		d.adoptDecayed(l, real, report)
 		d.n.w.note("recovered", int64(d.n.id), int64(l.part.index), log.LogEndOffset(), int64(report.Cut))
@@ -96,6 +105,12 @@ func (d *disk) openLog(l *modelLog) (lost bool, err error) {
 	d.n.w.comment("%s on broker %d: %d producers, %+v", l.part, d.n.id, log.ProducerCount(), report)
 	l.takeOver(real, batches)
 	return report.LostData(), nil
+}
+
+// isWhole says whether the batch of which a bit was flipped is what was written.
+func (l *modelLog) isWhole(real *realLog) bool {
+	got, err := real.read(l.decay.from, l.decay.to, 0)
+	return err == nil && len(got) == 1 && slices.ContainsFunc(l.batches, func(b batch) bool { return b.base == l.decay.from && got[0].same(b) })
 }
 
 // takeOver lets the model hold what a log was found to hold.

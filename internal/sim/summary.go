@@ -13,9 +13,9 @@ type Summary struct {
 	// Schedules were played, Failed of them failed.
 	Schedules, Failed int
 	// Virtual, Steps, Records, Acked, Elections and the others are sums over all schedules.
-	Virtual                                                   time.Duration
-	Steps, Elections, LossyElections, Forgiven, Stuck, Bitten int
-	Records, Acked                                            int64
+	Virtual                                                            time.Duration
+	Steps, Elections, LossyElections, Forgiven, Stuck, Bitten, Replays int
+	Records, Acked                                                     int64
 	// Faults counts the faults that bit, by kind.
 	Faults map[string]int
 }
@@ -24,7 +24,8 @@ type Summary struct {
 func (s *Summary) Add(r Result) {
 	one := Summary{
 		Schedules: 1, Virtual: r.Virtual, Steps: r.Steps, Elections: r.Elections, LossyElections: r.LossyElections,
-		Forgiven: r.ForgivenRecords, Stuck: r.StuckPartitions, Bitten: r.FaultsBitten, Records: r.Records, Acked: r.Acked, Faults: r.Faults,
+		Forgiven: r.ForgivenRecords, Stuck: r.StuckPartitions, Bitten: r.FaultsBitten, Replays: r.Replays, Records: r.Records,
+		Acked: r.Acked, Faults: r.Faults,
 	}
 	if len(r.Failures) > 0 {
 		one.Failed = 1
@@ -43,6 +44,7 @@ func (s *Summary) Merge(o Summary) {
 	s.Forgiven += o.Forgiven
 	s.Stuck += o.Stuck
 	s.Bitten += o.Bitten
+	s.Replays += o.Replays
 	s.Records += o.Records
 	s.Acked += o.Acked
 	if s.Faults == nil {
@@ -57,8 +59,8 @@ func (s *Summary) Merge(o Summary) {
 func (s Summary) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d schedules, %d failed, %.0f virtual minutes, %d steps, %d records, %d acked, %d elections (%d lossy, %d records "+
-		"forgiven, %d partitions stuck), %d faults bit:", s.Schedules, s.Failed, s.Virtual.Minutes(), s.Steps, s.Records, s.Acked,
-		s.Elections, s.LossyElections, s.Forgiven, s.Stuck, s.Bitten)
+		"forgiven, %d partitions stuck), %d replays of the sync journal, %d faults bit:", s.Schedules, s.Failed, s.Virtual.Minutes(), s.Steps, s.Records, s.Acked,
+		s.Elections, s.LossyElections, s.Forgiven, s.Stuck, s.Replays, s.Bitten)
 	for _, kind := range slices.Sorted(maps.Keys(s.Faults)) {
 		fmt.Fprintf(&b, " %s %d,", kind, s.Faults[kind])
 	}

