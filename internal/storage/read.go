@@ -119,14 +119,20 @@ func (l *Log) readView(v *view, q readRequest, buf []byte) (ReadResult, error) {
 		if q.pos, q.sure, err = l.position(v, i, q); err != nil {
 			return none, err
 		}
+		q.least = leastBase(v, i, q)
 		for j := range v.damages { // nothing of what is damaged is looked at
 			if d := &v.damages[j]; d.behind > q.pos && q.from >= d.To && d.File == v.segs[i].logName() {
-				q.pos, q.sure = d.behind, -1
+				q.pos, q.sure, q.least = d.behind, -1, 0
 			}
 		}
 		res, found, err := l.readSegment(v, i, q, buf)
 		if err != nil || found {
 			return res, err
+		}
+		if next := v.nextOf(i); q.from < next { // the offset is there, and a segment ends where its last batch does
+			return none, &CorruptError{
+				File: v.segs[i].logName(), Position: v.limit(i), Offset: q.from, Reason: fmt.Sprintf("no batch holds the offset, and it ends at %d", next),
+			}
 		}
 	}
 	return none, nil
@@ -137,8 +143,8 @@ func (l *Log) readView(v *view, q readRequest, buf []byte) (ReadResult, error) {
 func (l *Log) position(v *view, i int, q readRequest) (pos, sure int64, err error) {
 	if i == len(v.segs)-1 && len(v.index) > 0 && v.index[0].key <= q.from {
 		e := v.index[floorEntry(v.index, q.from)]
-		if q.walk { // it was made of the batches just now: what is wrong there is wrong with them
-			return e.value, -1, nil
+		if q.walk { // it was made of the batches just now: what is wrong there is wrong with them, or with one before
+			return 0, -1, nil
 		}
 		return e.value, e.key, nil
 	}
@@ -167,6 +173,27 @@ func (l *Log) position(v *view, i int, q readRequest) (pos, sure int64, err erro
 	return e.value, e.key, nil
 }
 
+// nextOf is the first offset behind segment i.
+func (v *view) nextOf(i int) int64 {
+	if i == len(v.segs)-1 {
+		return v.end
+	}
+	return v.segs[i].next
+}
+
+// leastBase is the offset that no batch at q.pos begins below: where a segment begins, and where the last read ended. The first
+// segment may begin within a batch.
+func leastBase(v *view, i int, q readRequest) int64 {
+	switch {
+	case q.pos == 0 && i > 0:
+		return v.segs[i].base
+	case q.pos > 0 && q.sure < 0: // position had it from a readHint
+		return q.from
+	default:
+		return 0
+	}
+}
+
 // readHint says where the last read of a sealed segment ended: who reads on there needs no look-up.
 type readHint struct {
 	offset  int64
@@ -179,6 +206,7 @@ type readRequest struct {
 	from, upTo int64
 	maxBytes   int
 	pos, sure  int64
+	least      int64 // no batch at pos begins below it
 	end        int64 // no offset of the segment reaches it
 	trust      int64 // batches from this position on are not checked against their CRC
 	walk       bool  // the index was rebuilt just now and is not to be asked again
@@ -232,6 +260,7 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 				BytesLeft: limit - q.pos - int64(w.end) + v.bytesBehind(i),
 			}, true, nil
 		case w.fault != "":
+			q.pos += int64(w.begin)
 			return res, false, l.badRead(v, i, q, w.fault)
 		case w.stop:
 			return res, true, nil
@@ -240,7 +269,7 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 			return res, false, l.badRead(v, i, q, err.Error())
 		}
 		// Nothing selected yet: go on behind what was skipped, with room for the whole next batch.
-		q.pos, q.sure = q.pos+int64(w.begin), -1
+		q.pos, q.sure, q.least = q.pos+int64(w.begin), -1, max(q.least, w.next)
 		want = max(q.maxBytes, record.HeaderSize, w.need)
 		if q.pos-began > v.skip && !q.walk {
 			return res, false, fmt.Errorf("%w: it skips %d bytes", errIndexDoubt, q.pos-began)
@@ -271,7 +300,7 @@ func (l *Log) badRead(v *view, i int, q readRequest, fault string) error {
 // selection is what selectBatches found in a buffer.
 type selection struct {
 	begin, end  int   // of the selected batches; begin is where to go on when there are none
-	first, next int64 // their first offset, and one above their last
+	first, next int64 // their first offset, and one above their last; without any, one above the last that was skipped
 	need        int   // size of the batch at begin when the buffer ends within it
 	stop        bool  // the batch at begin lies at or above upTo
 	fault       string
@@ -285,7 +314,7 @@ func selectBatches(buf []byte, q readRequest, room int64) (s selection) {
 		s.fault = fmt.Sprintf("%d bytes are too few for a batch", room)
 		return s
 	}
-	at, next := 0, int64(0)
+	at, next := 0, q.least
 	for at+record.HeaderSize <= len(buf) {
 		b := buf[at:]
 		fault := ""
@@ -313,7 +342,7 @@ func selectBatches(buf []byte, q readRequest, room int64) (s selection) {
 		whole := int64(at)+size <= int64(len(buf))
 		if last < q.from {
 			at += int(size)
-			s.begin, s.end = at, at
+			s.begin, s.end, s.next = at, at, next
 			if !whole {
 				return s
 			}
