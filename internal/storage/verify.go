@@ -189,13 +189,13 @@ func (o *Offline) verifyRoot() error {
 		case err != nil && !fsys.IsNotExist(err) && !errors.Is(err, ErrMetaDamaged):
 			return err
 		case err != nil:
-			o.note(SeverityFault, name, 0, -1, err.Error(), "the broker refuses to start")
+			o.note(SeverityFault, name, -1, -1, err.Error(), "the broker refuses to start")
 		case m.SyncFailed:
 			o.note(SeverityFault, name, -1, -1, "a sync of this directory has failed", "what lies above the recovery points is written anew; every replica gives up its seat")
 		case !m.CleanShutdown:
 			o.note(SeverityNote, name, -1, -1, "the directory was not shut down cleanly", "what lies above the recovery points is checked")
 		}
-		if err := o.verifyNames(root); err != nil {
+		if err := errors.Join(o.verifyRootNames(root), o.verifyNames(root)); err != nil {
 			return err
 		}
 	}
@@ -204,9 +204,9 @@ func (o *Offline) verifyRoot() error {
 	}
 	name := path.Join(root, journalName)
 	data, err := readFile(o.fs, name, maxJournalBytes)
-	if fsys.IsNotExist(err) {
+	if fsys.IsNotExist(err) || err == nil && len(data) == 0 {
 		if len(o.logs) > 0 {
-			o.note(SeverityFault, name, -1, -1, "the journal is missing", "every log is checked whole; LogStartOffsets are those of the first segments, HighWatermarks begin at 0")
+			o.note(SeverityFault, name, -1, -1, "the journal is missing or empty", "every log is checked whole; LogStartOffsets are those of the first segments, HighWatermarks begin at 0")
 		}
 		return nil
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strings"
 
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/model"
@@ -29,6 +28,8 @@ type logVerifier struct {
 	segs      []*segment
 	snapshots []snapshotInfo // the sound ones, by offset
 
+	epoch int32 // of the last sound batch
+	lost  int64 // end of the damage that the last segment ends with: the offsets up to there keep their place
 	cutAt int64 // where recovery ends the log because of what it finds there, -1 where nothing is cut
 
 	// of the segment being walked
@@ -36,6 +37,7 @@ type logVerifier struct {
 	offsets hintCheck
 	times   hintCheck
 	maxTs   int64
+	walked  int64 // the end of its last batch
 }
 
 // walkMark is a producer snapshot's claim about the segment being walked.
@@ -77,7 +79,7 @@ func (v *logVerifier) run() (LogSummary, error) {
 		o.note(SeverityFault, v.segs[0].logName(), -1, v.state.logStart, fmt.Sprintf("the log should begin at offset %d", v.state.logStart), recoverDamage)
 	}
 	var end int64
-	v.cutAt = -1
+	v.cutAt, v.epoch = -1, int32(model.NoLeaderEpoch)
 	for i := range v.segs {
 		next, err := v.segment(i)
 		if err != nil {
@@ -88,6 +90,7 @@ func (v *logVerifier) run() (LogSummary, error) {
 	if v.cutAt >= 0 {
 		end = v.cutAt
 	}
+	end = max(end, v.lost)
 	v.sum.LogEndOffset = end
 	if v.replay != nil {
 		end = max(end, v.replay.end)
@@ -131,16 +134,10 @@ func (v *logVerifier) list() error {
 			}
 		}
 		_, segment := parseFileName(info.Name, segmentSuffix)
-		switch {
-		case hint, segment && !info.Dir:
-		case strings.HasSuffix(info.Name, corruptSuffix):
-			v.o.note(SeverityNote, name, -1, -1, "a damaged segment that was set aside", "kept, not used; remove it by hand when it is not wanted")
-		case info.Name == marksName:
-			v.o.note(SeverityNote, name, -1, -1, "a list of what a running broker found damaged", "looked at again, and fetched anew from the leader")
-		case strings.HasSuffix(info.Name, tempSuffix):
-			v.o.note(SeverityNote, name, -1, -1, "a file that was not finished", "removed")
-		default:
-			v.o.note(SeverityNote, name, -1, -1, "not a file of a log at rest", "finished or removed where a cleaning left it, else ignored")
+		if !hint && (!segment || info.Dir) {
+			if err := v.otherFile(name, info); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -185,15 +182,29 @@ func (v *logVerifier) segment(i int) (next int64, err error) {
 	}
 	v.checkHints(whole)
 	if whole && !last && next < s.next { // compaction keeps the last header of a segment
-		v.o.note(SeverityFault, s.logName(), size, next, fmt.Sprintf("it ends at offset %d, and the next segment begins at %d", next, s.next), v.recovery(next, CutMore))
-		v.cut(next)
-		return next, nil
+		return next, v.gap(i, size, next)
 	}
 	if whole && !last {
 		s.size = size
 		v.digest(s, sum)
 	}
 	return next, nil
+}
+
+// gap notes that segment i ends, at size, before the next one begins.
+func (v *logVerifier) gap(i int, size, next int64) error {
+	s := v.segs[i]
+	severity, recovery := SeverityFault, v.recovery(next, CutMore)
+	data, err := holdData(v.o.fs, v.segs[i+1:])
+	if err != nil {
+		return err
+	}
+	if !data && next >= v.state.point() {
+		severity, recovery = SeverityNote, "the log ends there; the empty segments behind are removed"
+	}
+	v.o.note(severity, s.logName(), size, next, fmt.Sprintf("it ends at offset %d, and the next segment begins at %d", next, s.next), recovery)
+	v.cut(next)
+	return nil
 }
 
 // cut notes that recovery ends the log at an offset at the latest, where nothing is known to have been durable behind it.
@@ -205,7 +216,7 @@ func (v *logVerifier) cut(at int64) {
 
 // begin loads the hints of a segment.
 func (v *logVerifier) begin(s *segment) {
-	v.maxTs, v.marks = noTimestamp, nil
+	v.maxTs, v.marks, v.walked = noTimestamp, nil, 0
 	load := func(name string, kind byte) hintCheck {
 		data, err := readFile(v.o.fs, name, maxIndexBytes)
 		if fsys.IsNotExist(err) {
@@ -236,7 +247,7 @@ func (v *logVerifier) batchAt(h record.Header, at int64) {
 			v.badEntry(c, fmt.Sprintf("offset %d at position %d", e.key, e.value), h.BaseOffset, at)
 		}
 	}
-	v.maxTs = max(v.maxTs, h.MaxTimestamp)
+	v.maxTs, v.walked, v.epoch = max(v.maxTs, h.MaxTimestamp), at+int64(h.Size()), h.LeaderEpoch
 	for c := &v.times; c.at < len(c.entries) && c.entries[c.at].value <= h.BaseOffset; c.at++ {
 		if e := c.entries[c.at]; e.value != h.BaseOffset || e.key != h.MaxTimestamp || e.key != v.maxTs {
 			v.badEntry(c, fmt.Sprintf("timestamp %d at offset %d", e.key, e.value), h.BaseOffset, at)
@@ -255,7 +266,11 @@ func (v *logVerifier) badEntry(c *hintCheck, entry string, offset, at int64) {
 	}
 	c.bad = true
 	position := int64(c.at/indexBlockCap*indexBlockSize + indexHeaderSize + c.at%indexBlockCap*indexEntrySize)
-	v.o.note(SeverityHint, c.name, position, offset, fmt.Sprintf("entry %d says %s, the batch of offset %d is at position %d", c.at, entry, offset, at), recoverHint)
+	found := fmt.Sprintf("the batch of offset %d is at position %d", offset, at)
+	if offset < 0 {
+		found = fmt.Sprintf("the segment ends at position %d", at)
+	}
+	v.o.note(SeverityHint, c.name, position, offset, fmt.Sprintf("entry %d says %s, %s", c.at, entry, found), recoverHint)
 }
 
 // checkHints notes what points behind the end of a segment that was walked whole.
@@ -265,7 +280,7 @@ func (v *logVerifier) checkHints(whole bool) {
 	}
 	for _, c := range []*hintCheck{&v.offsets, &v.times} {
 		if c.at < len(c.entries) && !c.bad {
-			v.badEntry(c, fmt.Sprintf("%d at %d", c.entries[c.at].key, c.entries[c.at].value), -1, -1)
+			v.badEntry(c, fmt.Sprintf("%d at %d", c.entries[c.at].key, c.entries[c.at].value), -1, v.walked)
 		}
 	}
 	for _, m := range v.marks {

@@ -66,6 +66,10 @@ func (v *logVerifier) misplaced(s *segment, w *walker, h record.Header, next int
 		h.LastOffset() >= v.sum.LogStartOffset && want != model.NoLeaderEpoch && want != model.LeaderEpoch(h.LeaderEpoch) {
 		return fmt.Errorf("leader epoch %d, the journal says %d", h.LeaderEpoch, want)
 	}
+	if before := v.epoch; h.LeaderEpoch < before {
+		v.epoch = h.LeaderEpoch // once
+		return fmt.Errorf("leader epoch %d behind epoch %d", h.LeaderEpoch, before)
+	}
 	return nil
 }
 
@@ -102,6 +106,13 @@ func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, s *segment, wh
 		what = fmt.Sprintf("%d bytes of zeros behind the last batch", size-at)
 	}
 	recovery := v.recovery(next, kind)
+	if next < v.state.point() && kind != CutZeros {
+		if last := s == v.segs[len(v.segs)-1]; last {
+			v.lost = v.state.point()
+		} else if next == s.next {
+			recovery = "nothing is missing: reading goes on with the next segment, and the scrub tells of it"
+		}
+	}
 	if v.replay.covers(s, at, next) {
 		severity, recovery = SeverityNote, "written anew from the sync journal"
 	}
