@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -74,10 +75,12 @@ func (a *app) openOffline(dir string) (*storage.Offline, error) {
 		return nil, err
 	}
 	used, err := o.InUse()
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		a.notef("warning: it cannot be seen whether a broker is using this directory: %v", err)
+	case err != nil:
 		return nil, err
-	}
-	if used {
+	case used:
 		a.notef("warning: a broker is using this directory; the ends of its logs may be seen half written")
 	}
 	return o, nil
@@ -105,11 +108,9 @@ func (a *app) verifyLogs(o *storage.Offline) error {
 		default:
 		}
 	})
-	if err != nil {
-		return err
-	}
 	res.Logs = append(res.Logs, logs...)
-	if err := a.print(res, func(w io.Writer, wide bool) error { return verifyTable(w, res, wide) }); err != nil {
+	printed := a.print(res, func(w io.Writer, wide bool) error { return verifyTable(w, res, wide) })
+	if err = errors.Join(err, printed); err != nil { // what was found before is told all the same
 		return err
 	}
 	if res.Faults > 0 {

@@ -117,3 +117,36 @@ func TestLogDumpAndVerify(t *testing.T) {
 		t.Errorf("an empty directory: %d %q", code, text)
 	}
 }
+
+// Who may only read is served, and told of what could not be looked at beside what was found before.
+func TestLogVerifyWithoutPermission(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may read everything")
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	partition := makeLogs(t, data)
+	ask := func(argv ...string) (int, string, string) {
+		var out, errOut bytes.Buffer
+		code := run(t.Context(), append([]string{"log"}, argv...), streams{in: strings.NewReader(""), out: &out, err: &errOut})
+		return code, out.String(), errOut.String()
+	}
+	if err := os.Chmod(filepath.Join(data, ".lock"), 0o400); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, text := ask("verify", data); code != exitOK || !strings.Contains(out, "20 batches") || !strings.Contains(text, "warning") {
+		t.Errorf("without the lock: %d %q %q", code, out, text)
+	}
+	if err := os.WriteFile(filepath.Join(data, "stranger"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	segments, err := filepath.Glob(filepath.Join(partition, "*.log"))
+	if err != nil || len(segments) < 2 {
+		t.Fatal(segments, err)
+	}
+	if err := os.Chmod(segments[1], 0); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, text := ask("verify", data); code != exitFailed || !strings.Contains(out, "stranger") || !strings.Contains(text, segments[1]) {
+		t.Errorf("without a segment: %d %q %q", code, out, text)
+	}
+}

@@ -30,7 +30,9 @@ func (m *Manager) Recover(ctx context.Context) (replicas []*internalv1.ReplicaSt
 		return nil, fmt.Errorf("list the logs: %w", err)
 	}
 	for _, tp := range m.opts.Dir.Report().MissingLogs {
-		replicas = append(replicas, replicaState(tp, 0, model.NoLeaderEpoch, "the log is gone"))
+		const gone = "the log is gone"
+		m.opts.Logger.Warn("the replica gives up its seat", "partition", tp.String(), "reason", gone)
+		replicas = append(replicas, replicaState(tp, 0, model.NoLeaderEpoch, gone))
 	}
 	opened, err := m.openLogs(ctx, tps)
 	if err != nil {
