@@ -179,7 +179,8 @@ func (c *cluster) awaitOnline(node int) {
 		if !slices.ContainsFunc(h.Brokers, func(b struct {
 			ID    int    `json:"id"`
 			State string `json:"state"`
-		}) bool {
+		},
+		) bool {
 			return b.ID == node && b.State == "online"
 		}) {
 			return fmt.Errorf("brokers are %+v", h.Brokers)
