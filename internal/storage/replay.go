@@ -82,7 +82,11 @@ func (r *replayer) frame(f syncjournal.Frame) error {
 	}
 	r.frames++
 	r.bytes += int64(len(f.Data))
-	if err := r.dir.space.within(func() error { return r.write(f.Position, f.Data) }); err != nil {
+	err := r.dir.space.within(func() error { return r.write(f.Position, f.Data) })
+	if errors.Is(err, fsys.ErrNoSpace) {
+		err = fmt.Errorf("%w; the sync journal keeps it and nothing is lost: make room in %s and start again", err, r.dir.path)
+	}
+	if err != nil {
 		return fmt.Errorf("write %d bytes of the sync journal to %s at %d: %w", len(f.Data), name, f.Position, err)
 	}
 	return nil

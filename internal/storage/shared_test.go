@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -264,6 +265,53 @@ func TestReplayOnAFullDisk(t *testing.T) {
 	}
 	must(t, ballast.SyncData())
 	d, err = OpenDir(mem, "data", options)
+	must(t, err)
+	l, report, err := d.OpenLog(testPartition(0), Config{})
+	must(t, err)
+	if report.LostData() || !bytes.Equal(readAll(t, l, 1<<20), want) {
+		t.Fatalf("%+v", report)
+	}
+}
+
+// Where not even the reserve makes room for what the journal brings back, the opening says so and loses nothing: once there is room, all of it
+// is there.
+func TestReplayWithoutAnyRoom(t *testing.T) {
+	mem := fsys.NewMem(12, fsys.MemOptions{Capacity: 1 << 20})
+	d, err := OpenDir(mem, "data", testDirOptions())
+	must(t, err)
+	l := journaledLog(t, d, 0, Config{NoPreallocation: true})
+	name := l.segs[0].logName()
+	filed, err := mem.Stat(name)
+	must(t, err)
+	for i := range 5 {
+		appendTo(t, l, 1, 1+i, 1, 5000)
+		must(t, d.SyncJournaled(l))
+	}
+	onlyJournaled(t, l)
+	want := readAll(t, l, 1<<20)
+	mem = mem.Crash()
+	f, err := mem.Open(name)
+	must(t, err)
+	must(t, f.Truncate(filed.Size)) // at the worst
+	must(t, f.SyncData())
+	ballast, err := mem.Create("ballast")
+	must(t, err)
+	for size := 4096; size > 0; {
+		if _, err := ballast.Append(make([]byte, size)); err != nil {
+			size /= 2
+		}
+	}
+	must(t, ballast.Truncate(ballast.Position()-8<<10)) // for checkpoints.journal
+	must(t, ballast.SyncData())
+	for range 3 {
+		_, err := OpenDir(mem, "data", testDirOptions())
+		if !errors.Is(err, fsys.ErrNoSpace) || !strings.Contains(err.Error(), "make room in data") {
+			t.Fatalf("opened on a disk without room: %v", err)
+		}
+		mem = mem.Crash()
+	}
+	must(t, mem.Remove("ballast"))
+	d, err = OpenDir(mem, "data", testDirOptions())
 	must(t, err)
 	l, report, err := d.OpenLog(testPartition(0), Config{})
 	must(t, err)
