@@ -27,7 +27,7 @@ func (d *Dir) replay() (ends map[model.TopicPartition]int64, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := replayer{dir: d}
+	r := replayer{dir: d, contents: contents}
 	defer func() { err = errors.Join(err, r.close()) }()
 	if plantedSkipReplay {
 		return nil, nil
@@ -56,10 +56,11 @@ func (d *Dir) replay() (ends map[model.TopicPartition]int64, err error) {
 
 // replayer writes frames to segments.
 type replayer struct {
-	dir    *Dir
-	file   fsys.File // the last one written to, or nil
-	frames int64
-	bytes  int64
+	dir      *Dir
+	contents *syncjournal.Contents
+	file     fsys.File // the last one written to, or nil
+	frames   int64
+	bytes    int64
 }
 
 // frame writes the bytes of a frame to their place, also where they seem to be there: what a page shows after a failed sync need
@@ -83,6 +84,13 @@ func (r *replayer) frame(f syncjournal.Frame) error {
 	r.frames++
 	r.bytes += int64(len(f.Data))
 	err := r.dir.space.within(func() error { return r.write(f.Position, f.Data) })
+	if errors.Is(err, fsys.ErrNoSpace) { // the journal's own idle file is room
+		if gave, giveErr := r.contents.GiveUpIdle(); giveErr != nil {
+			err = errors.Join(err, giveErr)
+		} else if gave {
+			err = r.write(f.Position, f.Data)
+		}
+	}
 	if errors.Is(err, fsys.ErrNoSpace) {
 		err = fmt.Errorf("%w; the sync journal keeps it and nothing is lost: make room in %s and start again", err, r.dir.path)
 	}

@@ -273,26 +273,30 @@ func TestReplayOnAFullDisk(t *testing.T) {
 	}
 }
 
-// Where not even the reserve makes room for what the journal brings back, the opening says so and loses nothing: once there is room, all of it
-// is there.
-func TestReplayWithoutAnyRoom(t *testing.T) {
-	mem := fsys.NewMem(12, fsys.MemOptions{Capacity: 1 << 20})
+// fullDisk is a disk after a power loss that took all that was not synced of a log, and that others have filled since: its batches lie in
+// the sync journal alone, in both of its files or in one.
+func fullDisk(t *testing.T, both bool) (mem *fsys.Mem, want []byte) {
+	t.Helper()
+	mem = fsys.NewMem(12, fsys.MemOptions{Capacity: 4 << 20})
 	d, err := OpenDir(mem, "data", testDirOptions())
 	must(t, err)
 	l := journaledLog(t, d, 0, Config{NoPreallocation: true})
 	name := l.segs[0].logName()
 	filed, err := mem.Stat(name)
 	must(t, err)
-	for i := range 5 {
+	for i := 0; i < 5 || d.shared.behind() != both; i++ {
+		if i == 1000 {
+			t.Fatal("the journal never turned to its other file")
+		}
 		appendTo(t, l, 1, 1+i, 1, 5000)
 		must(t, d.SyncJournaled(l))
 	}
 	onlyJournaled(t, l)
-	want := readAll(t, l, 1<<20)
+	want = readAll(t, l, 8<<20)
 	mem = mem.Crash()
 	f, err := mem.Open(name)
 	must(t, err)
-	must(t, f.Truncate(filed.Size)) // at the worst
+	must(t, f.Truncate(filed.Size))
 	must(t, f.SyncData())
 	ballast, err := mem.Create("ballast")
 	must(t, err)
@@ -303,6 +307,38 @@ func TestReplayWithoutAnyRoom(t *testing.T) {
 	}
 	must(t, ballast.Truncate(ballast.Position()-8<<10)) // for checkpoints.journal
 	must(t, ballast.SyncData())
+	return mem, want
+}
+
+// Where there is no reserve, the journal's idle file makes room for what its other one brings back; a crash at any operation of that
+// loses nothing.
+func TestReplayIntoTheRoomOfTheIdleFile(t *testing.T) {
+	disk, want := fullDisk(t, false)
+	crashes := int64(0)
+	for crashed := true; crashed; crashes++ {
+		k := crashes + 1
+		mem := disk.Clone(uint64(k)) //nolint:gosec // positive
+		mem.CrashAt(k)
+		_, err := OpenDir(mem, "data", testDirOptions())
+		if crashed = errors.Is(err, fsys.ErrCrashed); err != nil && !crashed {
+			t.Fatalf("operation %d: %v", k, err)
+		}
+		d, err := OpenDir(mem.Crash(), "data", testDirOptions())
+		must(t, err)
+		l, report, err := d.OpenLog(testPartition(0), Config{})
+		must(t, err)
+		if report.LostData() || !bytes.Equal(readAll(t, l, 8<<20), want) {
+			t.Fatalf("crashed at operation %d: %+v", k, report)
+		}
+	}
+	if crashes < 50 {
+		t.Fatalf("%d crashes", crashes)
+	}
+}
+
+// Where nothing makes room for what the journal brings back, the opening says so and loses nothing: once there is room, all of it is there.
+func TestReplayWithoutAnyRoom(t *testing.T) {
+	mem, want := fullDisk(t, true)
 	for range 3 {
 		_, err := OpenDir(mem, "data", testDirOptions())
 		if !errors.Is(err, fsys.ErrNoSpace) || !strings.Contains(err.Error(), "make room in data") {
@@ -311,11 +347,11 @@ func TestReplayWithoutAnyRoom(t *testing.T) {
 		mem = mem.Crash()
 	}
 	must(t, mem.Remove("ballast"))
-	d, err = OpenDir(mem, "data", testDirOptions())
+	d, err := OpenDir(mem, "data", testDirOptions())
 	must(t, err)
 	l, report, err := d.OpenLog(testPartition(0), Config{})
 	must(t, err)
-	if report.LostData() || !bytes.Equal(readAll(t, l, 1<<20), want) {
+	if report.LostData() || !bytes.Equal(readAll(t, l, 8<<20), want) {
 		t.Fatalf("%+v", report)
 	}
 }

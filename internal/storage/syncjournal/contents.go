@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"slices"
 
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/model"
@@ -208,6 +209,34 @@ func (c *Contents) combine() {
 		c.Bytes += p.bytes
 		c.Torn = p.torn
 	}
+}
+
+// GiveUpIdle makes room on a full disk while what was found is replayed: it cuts the file that holds no live generation down to its first
+// header, where there is one, and says whether there was. A crash at any time leaves what Read finds as it is; Clear removes the
+// rest, and Prepare makes the file anew.
+func (c *Contents) GiveUpIdle() (gave bool, err error) {
+	if len(c.Damage) > 0 {
+		return false, nil
+	}
+	for i := range fileNames {
+		if slices.ContainsFunc(c.parts, func(p *part) bool { return p.generation%2 == uint64(i) }) { //nolint:gosec // 0 or 1
+			continue
+		}
+		f, err := openJournalFile(c.fs, c.dir, i, false)
+		if err != nil {
+			return false, err
+		}
+		if f == nil {
+			continue
+		}
+		if f.whole && f.size > pageBytes {
+			err, gave = f.file.Truncate(pageBytes), true
+		}
+		if err = errors.Join(err, f.file.Close()); err != nil {
+			return false, err
+		}
+	}
+	return gave, nil
 }
 
 // Each gives the live frames to visit, in the order in which they were written; the data are valid until it returns. It
