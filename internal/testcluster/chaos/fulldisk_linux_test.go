@@ -33,9 +33,10 @@ func TestFullDisk(t *testing.T) {
 		ballast := disk.fill()
 		l.awaitAnswers(200, 60*time.Second)
 		c.awaitReason("DISK_FULL", node)
-		if now := leaderOf(t, c.mustTopic(topic), 0); now == node || !led && !last {
-			t.Errorf("node %d leads with a full disk, or did not lead before: %t", node, led)
+		if !led && !last {
+			t.Errorf("node %d did not lead when its disk was full", node)
 		}
+		c.awaitAnotherLeader(node, topic)
 		if last {
 			c.kill(node)
 			c.start(node)
@@ -70,6 +71,21 @@ func (c *cluster) letLead(node int, topic string) {
 		c.awaitHealthy()
 	}
 	c.t.Fatalf("node %d never came to lead", node)
+}
+
+// awaitAnotherLeader waits until the node does not lead the topic's one partition.
+func (c *cluster) awaitAnotherLeader(node int, topic string) {
+	c.t.Helper()
+	eventually(c.t, 30*time.Second, fmt.Sprintf("node %d hands over", node), func() error {
+		now, err := c.topic(topic)
+		if err != nil {
+			return err
+		}
+		if leader := int(now.Partitions[0].Leader); leader <= 0 || leader == node {
+			return fmt.Errorf("%d leads", leader)
+		}
+		return nil
+	})
 }
 
 // ownDisk is a small disk that one node has for itself.
