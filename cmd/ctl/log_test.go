@@ -55,19 +55,22 @@ func makeLogs(t *testing.T, data string) string {
 	return filepath.Join(data, "topics", tp.TopicID.String(), "3")
 }
 
+// askLog runs brokerctl log, and returns its exit status, its output and what it says to people.
+func askLog(t *testing.T, argv ...string) (int, string, string) {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	code := run(t.Context(), append([]string{"log"}, argv...), streams{in: strings.NewReader(""), out: &out, err: &errOut})
+	return code, out.String(), errOut.String()
+}
+
 func TestLogDumpAndVerify(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	partition := makeLogs(t, data)
-	ask := func(argv ...string) (int, string, string) {
-		var out, errOut bytes.Buffer
-		code := run(t.Context(), append([]string{"log"}, argv...), streams{in: strings.NewReader(""), out: &out, err: &errOut})
-		return code, out.String(), errOut.String()
-	}
 	for _, dir := range []string{data, partition} {
-		if code, out, text := ask("verify", dir); code != exitOK || !strings.Contains(out, "1 logs, 20 batches, 20 records") || text != "" {
+		if code, out, text := askLog(t, "verify", dir); code != exitOK || !strings.Contains(out, "1 logs, 20 batches, 20 records") || text != "" {
 			t.Errorf("verify %s: %d %q %q", dir, code, out, text)
 		}
-		code, out, _ := ask("dump", "--records", "-o", "json", dir)
+		code, out, _ := askLog(t, "dump", "--records", "-o", "json", dir)
 		dec := json.NewDecoder(strings.NewReader(out))
 		for i := range 20 {
 			var b struct {
@@ -82,14 +85,14 @@ func TestLogDumpAndVerify(t *testing.T) {
 			t.Errorf("dump %s: %d", dir, code)
 		}
 	}
-	if code, out, _ := ask("dump", partition); code != exitOK || strings.Count(out, "offsets ") != 20 {
+	if code, out, _ := askLog(t, "dump", partition); code != exitOK || strings.Count(out, "offsets ") != 20 {
 		t.Errorf("dump: %d %q", code, out)
 	}
 	lock, err := fsys.OS().Lock(filepath.Join(data, ".lock"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if code, _, text := ask("verify", partition); code != exitOK || !strings.Contains(text, "a broker is using this directory") {
+	if code, _, text := askLog(t, "verify", partition); code != exitOK || !strings.Contains(text, "a broker is using this directory") {
 		t.Errorf("beside a broker: %d %q", code, text)
 	}
 	if err := lock.Close(); err != nil {
@@ -104,16 +107,16 @@ func TestLogDumpAndVerify(t *testing.T) {
 	if err := os.WriteFile(name, raw, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	code, out, text := ask("verify", "-o", "json", data)
+	code, out, text := askLog(t, "verify", "-o", "json", data)
 	var res verifyJSON
 	if err := json.Unmarshal([]byte(out), &res); err != nil || code != exitFailed || res.Faults != 1 || res.Findings[0].File != name ||
 		res.Findings[0].Position != 0 || res.Findings[0].Offset != 0 || !strings.Contains(text, "1 faults") {
 		t.Errorf("a flipped bit: %d %s %q %v", code, out, text, err)
 	}
-	if code, out, _ := ask("dump", data); code != exitFailed || strings.Count(out, "DAMAGED") != 1 || strings.Count(out, "offsets ") != 19 {
+	if code, out, _ := askLog(t, "dump", data); code != exitFailed || strings.Count(out, "DAMAGED") != 1 || strings.Count(out, "offsets ") != 19 {
 		t.Errorf("dump of a flipped bit: %d %q", code, out)
 	}
-	if code, _, text := ask("verify", t.TempDir()); code != exitUsage || !strings.Contains(text, "data.dir") {
+	if code, _, text := askLog(t, "verify", t.TempDir()); code != exitUsage || !strings.Contains(text, "data.dir") {
 		t.Errorf("an empty directory: %d %q", code, text)
 	}
 }
@@ -125,15 +128,10 @@ func TestLogVerifyWithoutPermission(t *testing.T) {
 	}
 	data := filepath.Join(t.TempDir(), "data")
 	partition := makeLogs(t, data)
-	ask := func(argv ...string) (int, string, string) {
-		var out, errOut bytes.Buffer
-		code := run(t.Context(), append([]string{"log"}, argv...), streams{in: strings.NewReader(""), out: &out, err: &errOut})
-		return code, out.String(), errOut.String()
-	}
 	if err := os.Chmod(filepath.Join(data, ".lock"), 0o400); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, text := ask("verify", data); code != exitOK || !strings.Contains(out, "20 batches") || !strings.Contains(text, "warning") {
+	if code, out, text := askLog(t, "verify", data); code != exitOK || !strings.Contains(out, "20 batches") || !strings.Contains(text, "warning") {
 		t.Errorf("without the lock: %d %q %q", code, out, text)
 	}
 	if err := os.WriteFile(filepath.Join(data, "stranger"), nil, 0o600); err != nil {
@@ -146,7 +144,7 @@ func TestLogVerifyWithoutPermission(t *testing.T) {
 	if err := os.Chmod(segments[1], 0); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, text := ask("verify", data); code != exitFailed || !strings.Contains(out, "stranger") || !strings.Contains(text, segments[1]) {
+	if code, out, text := askLog(t, "verify", data); code != exitFailed || !strings.Contains(out, "stranger") || !strings.Contains(text, segments[1]) {
 		t.Errorf("without a segment: %d %q %q", code, out, text)
 	}
 }

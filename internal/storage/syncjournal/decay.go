@@ -9,36 +9,42 @@ import (
 	"github.com/penstock-io/penstock/internal/record"
 )
 
-// decayed says whether what lies at the position is the expected round but for one flipped bit, and how many of its frames forget. A
+// decayed says whether what lies at the position is the expected round but for one flipped bit, and whether any of its frames forgets. A
 // crash tears whole sectors off an unfinished round and changes no single bit, so such a round was finished, and perhaps acknowledged.
 func (s *scanner) decayed() (round, forgets bool, err error) {
 	head := make([]byte, roundHeaderBytes)
 	if n, err := s.file.file.ReadAt(head, s.position); n < len(head) {
 		return false, false, endIsNoError(err)
 	}
-	if h, ok := decodeRoundHeader(head); ok {
-		body, err := s.roundBytes(h)
-		if err != nil || body == nil || !h.mend(body[roundHeaderBytes:]) {
-			return false, false, err
+	h, sound := decodeRoundHeader(head)
+	if !sound {
+		var mended bool
+		if h, mended = mendRoundHeader(head); !mended {
+			return false, false, nil
 		}
-		forgets, err = h.forgetsAny(body)
-		return err == nil, forgets, nil
 	}
+	body, err := s.roundBytes(h)
+	if err != nil || body == nil {
+		return false, false, err
+	}
+	if sound && !h.mend(body[roundHeaderBytes:]) {
+		return false, false, nil
+	}
+	bad := h.decodeFrames(body, func(kind byte, _ Frame) { forgets = forgets || kind == frameForget })
+	return bad == nil, forgets, nil
+}
+
+// mendRoundHeader flips back the one bit for which a header cannot be believed; false where there is no such bit. No two bits make its
+// CRC right.
+func mendRoundHeader(head []byte) (h roundHeader, ok bool) {
 	for bit := range 8 * len(head) {
 		head[bit/8] ^= 1 << (bit % 8)
-		h, ok := decodeRoundHeader(head)
+		if h, ok = decodeRoundHeader(head); ok {
+			return h, true
+		}
 		head[bit/8] ^= 1 << (bit % 8)
-		if !ok {
-			continue
-		}
-		body, err := s.roundBytes(h)
-		if err != nil || body == nil {
-			return false, false, err
-		}
-		forgets, err = h.forgetsAny(body)
-		return err == nil, forgets, nil // no other bit makes the CRC of a header right
 	}
-	return false, false, nil
+	return roundHeader{}, false
 }
 
 // roundBytes reads the bytes of a round at the position, nil where it is not the expected one or ends behind the file.
@@ -59,12 +65,6 @@ func endIsNoError(err error) error {
 		return nil
 	}
 	return err
-}
-
-// forgetsAny checks the frames of a round and says whether any of them forgets.
-func (h roundHeader) forgetsAny(body []byte) (forgets bool, err error) {
-	err = h.decodeFrames(body, func(kind byte, _ Frame) { forgets = forgets || kind == frameForget })
-	return forgets, err
 }
 
 // mend flips back the one bit for which the first bad frame of a round is bad; false where there is no such bit.
