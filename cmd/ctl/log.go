@@ -23,20 +23,29 @@ func (a *app) logCmd() *cobra.Command {
 }
 
 func (a *app) logDumpCmd() *cobra.Command {
-	var records bool
+	var records, side bool
 	cmd := &cobra.Command{
 		Use: "dump DIR", Short: "Show every batch of a data directory or of one partition's directory", Args: args(1, 1),
 		Long: "Show every batch of a data directory or of one partition's directory, without changing anything: one line a batch, " +
-			"with --records one a record too; with -o json, one object a batch. Exit status 1 tells of damaged batches.",
+			"with --records one a record too; with -o json, one object a batch. With --side-files, show instead what lies beside the " +
+			"batches: each frame of the sync journal and of checkpoints.journal with what they come to for each log, marks of damage, " +
+			"producer snapshots, indexes and digests. Exit status 1 tells of what is damaged.",
 	}
 	cmd.Flags().BoolVar(&records, "records", false, "show the records of each batch")
+	cmd.Flags().BoolVar(&side, "side-files", false, "show the journals, snapshots, indexes and digests instead of the batches")
 	cmd.RunE = func(_ *cobra.Command, argv []string) error {
 		if a.output == "yaml" {
 			return usagef("log dump writes text or json, not yaml")
 		}
+		if records && side {
+			return usagef("--side-files shows no batches, and so no records: give one of the two")
+		}
 		o, err := a.openOffline(argv[0])
 		if err != nil {
 			return err
+		}
+		if side {
+			return a.dumpSide(o)
 		}
 		return a.dump(o, records)
 	}
@@ -222,6 +231,41 @@ func (a *app) dump(o *storage.Offline, records bool) error {
 	}
 	if damaged > 0 {
 		a.notef("%d batches are damaged; brokerctl log verify says what becomes of them", damaged)
+		return errReported
+	}
+	return nil
+}
+
+// dumpSide writes what lies beside the batches, as it comes.
+func (a *app) dumpSide(o *storage.Offline) error {
+	out := bufio.NewWriterSize(a.out, 64<<10)
+	enc := json.NewEncoder(out)
+	damaged, file := 0, ""
+	err := o.DumpSide(func(e storage.SideEntry) error {
+		if e.Fault != "" {
+			damaged++
+		}
+		if a.output == "json" {
+			return enc.Encode(e)
+		}
+		if e.File != file {
+			file = e.File
+			if _, err := fmt.Fprintln(out, file); err != nil {
+				return err
+			}
+		}
+		where := ""
+		if e.Position >= 0 {
+			where = fmt.Sprintf("position %d: ", e.Position)
+		}
+		_, err := fmt.Fprintf(out, "  %s%s\n", where, e)
+		return err
+	})
+	if err = errors.Join(err, out.Flush()); err != nil {
+		return err
+	}
+	if damaged > 0 {
+		a.notef("%d entries are damaged; brokerctl log verify says what becomes of them", damaged)
 		return errReported
 	}
 	return nil

@@ -121,6 +121,49 @@ func TestLogDumpAndVerify(t *testing.T) {
 	}
 }
 
+func TestLogDumpSideFiles(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	partition := makeLogs(t, data)
+	for _, dir := range []string{data, partition} {
+		code, out, text := askLog(t, "dump", "--side-files", dir)
+		if code != exitOK || text != "" {
+			t.Errorf("dump %s: %d %q", dir, code, text)
+		}
+		for _, want := range []string{
+			filepath.Join(data, "checkpoints.journal") + "\n  position 12: checkpoints-positions-and-epochs log=", "\n  log-state log=", " epochs=1:0\n",
+			filepath.Join(partition, "00000000000000000000.digest") + "\n  position 0: digest base_offset=0 ", ": producers offset=", ": time-index number=",
+		} {
+			if !strings.Contains(out, want) {
+				t.Errorf("dump %s: %q is not in\n%s", dir, want, out)
+			}
+		}
+	}
+	name := filepath.Join(partition, "00000000000000000000.digest")
+	if err := os.WriteFile(name, []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, out, text := askLog(t, "dump", "--side-files", "-o", "json", data)
+	damaged := 0
+	for dec := json.NewDecoder(strings.NewReader(out)); dec.More(); {
+		var e struct {
+			File, Kind, Fault string
+			Position          int64
+		}
+		if err := dec.Decode(&e); err != nil || e.File == "" || e.Kind == "" {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		if e.Fault != "" && e.File == name {
+			damaged++
+		}
+	}
+	if code != exitFailed || damaged != 1 || !strings.Contains(text, "1 entries are damaged") {
+		t.Errorf("a damaged digest: %d %d %q", code, damaged, text)
+	}
+	if code, _, _ := askLog(t, "dump", "--side-files", "--records", data); code != exitUsage {
+		t.Errorf("records of side files: %d", code)
+	}
+}
+
 // Who may only read is served, and told of what could not be looked at beside what was found before.
 func TestLogVerifyWithoutPermission(t *testing.T) {
 	if os.Geteuid() == 0 {

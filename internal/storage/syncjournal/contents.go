@@ -49,6 +49,7 @@ type part struct {
 	liveFrom         uint64                       // the highest that a round has
 	damage           []*DamageError
 	torn             bool
+	end              int64 // where reading has ended
 }
 
 // roundAt is where a round lies that was read whole.
@@ -168,6 +169,7 @@ func (c *Contents) readPart(files [2]*journalFile, g, last uint64) (*part, error
 	if err := s.scan(); err != nil {
 		return nil, err
 	}
+	p.end = s.position
 	if f.size != f.head.size {
 		p.damage = append(p.damage, &DamageError{
 			File: f.name, Position: min(f.size, f.head.size), Generation: g,
@@ -244,27 +246,38 @@ func (c *Contents) GiveUpIdle() (gave bool, err error) {
 func (c *Contents) Each(visit func(Frame) error) error {
 	var buf []byte
 	for i, p := range c.parts {
-		live := func(round int, f Frame) bool {
-			if at, ok := p.forgotten[f.Log]; round < p.doubtBefore || ok && round < at {
-				return false
-			}
-			for _, later := range c.parts[i+1:] {
-				if _, ok := later.forgotten[f.Log]; ok || later.doubtEarlier {
-					return false
-				}
-			}
-			return true
-		}
 		var err error
-		if buf, err = c.eachOf(p, buf, live, visit); err != nil {
+		buf, err = c.eachRound(p, buf, func(round int, h roundHeader, body []byte) (failed error) {
+			err := h.decodeFrames(body, func(kind byte, f Frame) {
+				if failed == nil && kind == frameData && c.live(i, round, f.Log) {
+					failed = visit(f)
+				}
+			})
+			return errors.Join(failed, err)
+		})
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// eachOf gives the frames of one generation to visit that are live.
-func (c *Contents) eachOf(p *part, buf []byte, live func(int, Frame) bool, visit func(Frame) error) (_ []byte, err error) {
+// live says whether the frames of a log in a round of part i, the index of it, count.
+func (c *Contents) live(i, round int, log model.TopicPartition) bool {
+	p := c.parts[i]
+	if at, ok := p.forgotten[log]; round < p.doubtBefore || ok && round < at {
+		return false
+	}
+	for _, later := range c.parts[i+1:] {
+		if _, ok := later.forgotten[log]; ok || later.doubtEarlier {
+			return false
+		}
+	}
+	return true
+}
+
+// eachRound gives the rounds of one generation to visit, by their index.
+func (c *Contents) eachRound(p *part, buf []byte, visit func(round int, h roundHeader, body []byte) error) (_ []byte, err error) {
 	if len(p.rounds) == 0 {
 		return buf, nil
 	}
@@ -287,13 +300,7 @@ func (c *Contents) eachOf(p *part, buf []byte, live func(int, Frame) bool, visit
 		if err != nil {
 			return r.buf, fmt.Errorf("%s has changed since it was read: position %d: %w", name, at.position, err)
 		}
-		var failed error
-		err = h.decodeFrames(body, func(kind byte, f Frame) {
-			if failed == nil && kind == frameData && live(i, f) {
-				failed = visit(f)
-			}
-		})
-		if err = errors.Join(failed, err); err != nil {
+		if err := visit(i, h, body); err != nil {
 			return r.buf, err
 		}
 	}

@@ -96,6 +96,7 @@ func found(t testing.TB, fsy fsys.FS) ([]string, *Contents) {
 		frames = append(frames, describe(f))
 		return nil
 	}))
+	checkDump(t, fsy, frames, c)
 	return frames, c
 }
 
