@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/internal/testcluster/chaos"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 const (
@@ -42,7 +43,7 @@ func newCluster(t *testing.T, shown []string) *cluster {
 		"PROJECT=" + project, "IMAGE=" + c.image, "KEY_FILE=" + filepath.Join(t.TempDir(), "gossip.key"), "UP_TIMEOUT=120",
 	}
 	for i := range c.ports {
-		c.ports[i] = freePort(t)
+		c.ports[i] = testports.Take(t, 1)
 		c.makes = append(c.makes, fmt.Sprintf("PORT_%d=%d", i+1, c.ports[i]))
 	}
 	c.shown = map[string]int{}

@@ -7,10 +7,8 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -110,25 +108,6 @@ func needEngine(t *testing.T) {
 	if _, err := exec.LookPath("docker-compose"); err != nil && run(t.Context(), t, nil, "docker", "compose", "version").code != 0 {
 		t.Skip("there is a container engine, but neither docker-compose nor docker compose")
 	}
-}
-
-// freePort is a port of loopback that was free a moment ago.
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	_, text, err := net.SplitHostPort(listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	port, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }
 
 // eventually polls until the condition returns nil.

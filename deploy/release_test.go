@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/penstock-io/penstock/internal/documents"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 const (
@@ -159,7 +160,7 @@ func unpack(t *testing.T, archive, to string) {
 // runReleased runs one node of the release and asks it for its metrics and for a record.
 func runReleased(t *testing.T, dir string) {
 	t.Helper()
-	client, peer, admin, gossip := freePort(t), freePort(t), freePort(t), freePort(t)
+	client, peer, admin, gossip := testports.Take(t, 1), testports.Take(t, 1), testports.Take(t, 1), testports.Take(t, 1)
 	address := func(port int) string { return "127.0.0.1:" + strconv.Itoa(port) }
 	node := exec.Command(filepath.Join(dir, "broker"), "--data.dir", filepath.Join(t.TempDir(), "data"), "--listen.client", address(client), //nolint:gosec // made by this test
 		"--listen.peer", address(peer), "--listen.admin", address(admin), "--listen.gossip", address(gossip))

@@ -7,11 +7,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +18,7 @@ import (
 
 	"github.com/penstock-io/penstock/client"
 	"github.com/penstock-io/penstock/internal/lifecycle"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 // built is the real program, built once.
@@ -158,38 +157,10 @@ func (p *program) awaitText(text string) {
 	})
 }
 
-// freePorts returns the first of some ports of loopback, as broker dev uses them, that were all free a moment ago.
+// freePorts returns the first of some ports of loopback, as broker dev uses them, that are the test's.
 func freePorts(t *testing.T, nodes int) int {
 	t.Helper()
-	// Below the range of outgoing connections, or one of these might sit on the port of a node that is down.
-	for port := 10_000 + os.Getpid()%15_000; port < 30_000; port += 10 * nodes {
-		if allFree(port, nodes) {
-			return port
-		}
-	}
-	t.Fatal("no free ports")
-	return 0
-}
-
-func allFree(port, nodes int) bool {
-	for i := range nodes {
-		for which := range portsPerNode {
-			address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port+portStep*i+which))
-			tcp, err := net.Listen("tcp", address)
-			if err != nil {
-				return false
-			}
-			udp, err := net.ListenPacket("udp", address)
-			if err != nil {
-				_ = tcp.Close()
-				return false
-			}
-			if errors.Join(tcp.Close(), udp.Close()) != nil {
-				return false
-			}
-		}
-	}
-	return true
+	return testports.Take(t, portStep*nodes)
 }
 
 // connect returns a client that is closed at the end of the test.

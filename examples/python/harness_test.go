@@ -5,10 +5,8 @@ package python_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 const (
@@ -89,7 +89,7 @@ func (f *firstLine) Write(p []byte) (int, error) {
 
 func startCluster(t *testing.T) *devCluster {
 	t.Helper()
-	c := &devCluster{t: t, home: t.TempDir(), port: freeBlock(t), out: &firstLine{ready: make(chan struct{})}}
+	c := &devCluster{t: t, home: t.TempDir(), port: testports.Take(t, 10*brokers), out: &firstLine{ready: make(chan struct{})}}
 	for _, dir := range []string{"examples/python", "api/proto"} {
 		if err := os.CopyFS(filepath.Join(c.home, dir), os.DirFS(filepath.Join(repository, dir))); err != nil {
 			t.Fatal(err)
@@ -188,40 +188,6 @@ func cleanEnv() []string {
 		}
 	}
 	return env
-}
-
-// freeBlock finds a first port for `broker dev` whose whole range is free at this moment.
-func freeBlock(t *testing.T) int {
-	t.Helper()
-	for range 100 {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, text, _ := net.SplitHostPort(listener.Addr().String())
-		_ = listener.Close()
-		base, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if base+10*brokers < 65000 && errors.Join(tryBlock(base)...) == nil {
-			return base
-		}
-	}
-	t.Fatal("no free block of ports")
-	return 0
-}
-
-func tryBlock(base int) (errs []error) {
-	for i := range brokers {
-		for which := range 4 {
-			listener, err := net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(base+10*i+which))
-			if errs = append(errs, err); err == nil {
-				_ = listener.Close()
-			}
-		}
-	}
-	return errs
 }
 
 // eventually polls until the condition returns nil.

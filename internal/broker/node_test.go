@@ -6,7 +6,6 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,31 +21,17 @@ import (
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/model"
 	"github.com/penstock-io/penstock/internal/storage"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// freeAddress is one of loopback that was free just now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := listener.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	return listener.Addr().String()
-}
-
-// settings are those of a node on ports that the system chooses; its controller is found at a port that was free just now.
+// settings are those of a node on ports that the system chooses; its controller is found at a port of the test.
 func settings(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	return map[string]string{
-		"data.dir": dir, "listen.client": "127.0.0.1:0", "listen.peer": freeAddress(t), "listen.admin": "127.0.0.1:0",
-		"listen.gossip": freeAddress(t),
+		"data.dir": dir, "listen.client": "127.0.0.1:0", "listen.peer": testports.Address(t), "listen.admin": "127.0.0.1:0",
+		"listen.gossip": testports.Address(t),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/server"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 // link is a way to an address that can be cut: connections stay, and nothing comes through.
@@ -177,7 +178,7 @@ func twoNodes(t *testing.T) (l *link, first, second map[string]string) {
 	l = newLink(t, first["listen.peer"])
 	for _, flags := range []map[string]string{first, second} {
 		flags["controllers"], flags["session.timeout"], flags["heartbeat.interval"] = "1@"+l.address(), "1s", "100ms"
-		flags["listen.admin"] = freeAddress(t)
+		flags["listen.admin"] = testports.Address(t)
 	}
 	first["advertised.peer"] = l.address()
 	second["node.id"], second["roles"] = "2", "broker"
@@ -208,7 +209,7 @@ func TestANodeThatIsCutOffIsNotReady(t *testing.T) {
 func TestAControllerWithoutAQuorumIsNotReady(t *testing.T) {
 	flags := settings(t, t.TempDir())
 	flags["roles"], flags["controllers"] = "controller", "1@"+flags["listen.peer"]+",2@127.0.0.1:1,3@127.0.0.1:2"
-	flags["listen.admin"] = freeAddress(t)
+	flags["listen.admin"] = testports.Address(t)
 	node, err := start(t, flags)
 	if err != nil {
 		t.Fatal(err)
@@ -223,7 +224,7 @@ func TestAControllerWithoutAQuorumIsNotReady(t *testing.T) {
 // A node that stops says so before it stops serving: whoever asks /readyz can send clients elsewhere in time.
 func TestReadinessEndsBeforeServingEnds(t *testing.T) {
 	l, first, second := twoNodes(t)
-	second["listen.client"] = freeAddress(t)
+	second["listen.client"] = testports.Address(t)
 	one, two := mustStart(t, first), mustStart(t, second)
 	defer stop(t, one)
 	awaitCodes(t, second["listen.admin"])

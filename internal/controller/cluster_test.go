@@ -18,6 +18,7 @@ import (
 	"github.com/penstock-io/penstock/internal/controller/core"
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 func TestMain(m *testing.M) {
@@ -51,22 +52,12 @@ type cluster struct {
 	brokers map[string]func() (ProbeResult, error) // fake brokers, by peer address
 }
 
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 func newCluster(t testing.TB, n int, tune func(*Config)) *cluster {
 	t.Helper()
 	c := &cluster{t: t, cut: map[string]bool{}, killed: map[string]bool{}, brokers: map[string]func() (ProbeResult, error){}}
 	for i := range n {
 		c.nodes = append(c.nodes, &node{
-			t: t, cluster: c, id: model.NodeID(i + 1), address: freeAddress(t), dir: t.TempDir(), tune: tune,
+			t: t, cluster: c, id: model.NodeID(i + 1), address: testports.Address(t), dir: t.TempDir(), tune: tune,
 			directory: model.NewUUID(),
 		})
 	}

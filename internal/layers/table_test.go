@@ -11,6 +11,7 @@ var table = map[string]int{
 	"internal/fsys":      0, // files, real and simulated
 	"internal/lifecycle": 0, // goroutine groups, clock
 	"internal/telemetry": 0, // logs, metrics, version
+	"internal/testports": 0, // ports of loopback for tests
 	"internal/documents": 0, // commands of the documents, and who runs them; below it those that write into the working copy
 
 	"internal/config":   1, // settings and their key table

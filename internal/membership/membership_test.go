@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"testing"
 	"time"
 
@@ -13,27 +12,10 @@ import (
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/membership"
 	"github.com/penstock-io/penstock/internal/model"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// freeAddress returns a loopback address whose port was free for TCP and UDP a moment ago.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := listener.Addr().String()
-	packets, err := net.ListenPacket("udp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(listener.Close(), packets.Close()); err != nil {
-		t.Fatal(err)
-	}
-	return address
-}
 
 func start(t *testing.T, id model.NodeID, cluster model.UUID, address string, key []byte, seeds ...string) (*membership.Gossip, func()) {
 	t.Helper()
@@ -74,7 +56,7 @@ func await(t *testing.T, g *membership.Gossip, kind membership.HintKind, id mode
 
 func TestJoinAndLeave(t *testing.T) {
 	cluster, key := model.NewUUID(), make([]byte, 32)
-	a, b := freeAddress(t), freeAddress(t)
+	a, b := testports.Address(t), testports.Address(t)
 	one, stopOne := start(t, 1, cluster, a, key)
 	defer stopOne()
 	two, stopTwo := start(t, 2, cluster, b, key, a)
@@ -92,7 +74,7 @@ func TestJoinAndLeave(t *testing.T) {
 }
 
 func TestOtherClusterIsNotHeard(t *testing.T) {
-	a, b := freeAddress(t), freeAddress(t)
+	a, b := testports.Address(t), testports.Address(t)
 	one, stopOne := start(t, 1, model.NewUUID(), a, nil)
 	defer stopOne()
 	two, stopTwo := start(t, 2, model.NewUUID(), b, nil, a)
@@ -119,7 +101,7 @@ func TestOtherClusterIsNotHeard(t *testing.T) {
 }
 
 func TestAddressInUse(t *testing.T) {
-	address := freeAddress(t)
+	address := testports.Address(t)
 	_, stop := start(t, 1, model.NewUUID(), address, nil)
 	defer stop()
 	group := lifecycle.New(context.Background(), "test", slog.New(slog.DiscardHandler))
@@ -137,7 +119,7 @@ func TestAddressInUse(t *testing.T) {
 
 // Before the cluster is known nobody is heard, and what comes in does not keep the node from stopping.
 func TestStopBeforeTheClusterIsKnown(t *testing.T) {
-	a, b := freeAddress(t), freeAddress(t)
+	a, b := testports.Address(t), testports.Address(t)
 	group := lifecycle.New(context.Background(), "test", slog.New(slog.DiscardHandler))
 	g, err := membership.Start(membership.Config{
 		NodeID: 1, PeerAddress: "peer:1", Bind: a, Advertised: a, Logger: slog.New(slog.DiscardHandler), Clock: lifecycle.RealClock(),

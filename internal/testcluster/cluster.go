@@ -19,6 +19,7 @@ import (
 	"github.com/penstock-io/penstock/internal/broker"
 	"github.com/penstock-io/penstock/internal/config"
 	"github.com/penstock-io/penstock/internal/lifecycle"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 // Times that tests are given; generous, since machines that run tests are busy.
@@ -26,7 +27,6 @@ const (
 	startTimeout = 60 * time.Second
 	stopTimeout  = 60 * time.Second
 	pollInterval = 10 * time.Millisecond
-	portAttempts = 5
 )
 
 // Options says what cluster to run. The zero value is one node.
@@ -42,10 +42,10 @@ type Options struct {
 // Cluster is a running cluster. Its methods take node numbers from 1 on and fail the test when something goes wrong. They are
 // safe for concurrent use for different nodes.
 type Cluster struct {
-	t     testing.TB
-	opts  Options
-	dir   string
-	ports [][portsPerNode]int
+	t    testing.TB
+	opts Options
+	dir  string
+	port int // the first of all
 
 	mu    sync.Mutex
 	nodes []*broker.Node // nil while a node does not run
@@ -55,18 +55,12 @@ type Cluster struct {
 func Start(t testing.TB, opts Options) *Cluster {
 	t.Helper()
 	opts.Nodes = max(opts.Nodes, 1)
-	c := &Cluster{t: t, opts: opts, dir: t.TempDir(), nodes: make([]*broker.Node, opts.Nodes)}
+	c := &Cluster{
+		t: t, opts: opts, dir: t.TempDir(), port: testports.Take(t, portsPerNode*opts.Nodes), nodes: make([]*broker.Node, opts.Nodes),
+	}
 	t.Cleanup(c.StopAll)
-	for attempt := 1; ; attempt++ {
-		c.ports = freePorts(t, opts.Nodes)
-		err := c.startAll()
-		if err == nil {
-			break
-		}
-		if !errors.Is(err, broker.ErrAddressInUse) || attempt == portAttempts {
-			t.Fatalf("start the cluster: %v", err)
-		}
-		c.StopAll()
+	if err := c.startAll(); err != nil {
+		t.Fatalf("start the cluster: %v", err)
 	}
 	c.AwaitHealthy()
 	return c

@@ -19,6 +19,7 @@ import (
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
 	"github.com/penstock-io/penstock/client"
 	"github.com/penstock-io/penstock/internal/record"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 // badTimeout bounds each request with bad input, and badPatience is how long the command may take altogether.
@@ -226,7 +227,7 @@ func (c *cluster) badConfigurations(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A free node: a cluster of its own.
-	free := freeBlock(t, 1)
+	free := testports.Take(t, 4)
 	alone := strings.NewReplacer(
 		strconv.Itoa(c.port), strconv.Itoa(free), strconv.Itoa(c.port+1), strconv.Itoa(free+1),
 		strconv.Itoa(c.port+2), strconv.Itoa(free+2), strconv.Itoa(c.port+3), strconv.Itoa(free+3),

@@ -7,18 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/penstock-io/penstock/client"
+	"github.com/penstock-io/penstock/internal/testports"
 )
 
 const (
@@ -56,7 +55,7 @@ func newCluster(t *testing.T, bin programs, n int) *cluster {
 	if !*long {
 		t.Parallel()
 	}
-	c := &cluster{t: t, bin: bin, n: n, dir: filepath.Join(t.TempDir(), "dev"), port: freeBlock(t, n), byHand: map[int]*process{}}
+	c := &cluster{t: t, bin: bin, n: n, dir: filepath.Join(t.TempDir(), "dev"), port: testports.Take(t, 10*n), byHand: map[int]*process{}}
 	t.Cleanup(c.end)
 	return c
 }
@@ -447,62 +446,4 @@ func (c *cluster) compareStopped(topics ...string) {
 		c.t.Logf("%s: %d records in %d batches, %d bytes below the HighWatermarks, identical on all replicas",
 			name, sum.Records, sum.Batches, sum.Bytes)
 	}
-}
-
-// takenPorts are the blocks that running tests of this process have, whether or not their nodes run.
-var takenPorts = struct {
-	sync.Mutex
-	blocks map[int]bool
-}{blocks: map[int]bool{}}
-
-// freeBlock finds a port P such that each of P, P+10, ... and the three ports after each are free on loopback, for TCP and
-// UDP. It stays below the ports that the system gives to outgoing connections.
-func freeBlock(t *testing.T, n int) int {
-	t.Helper()
-	const lowest, blocks = 30_010, 270 // above the ports of internal/testcluster, which runs at the same time
-	takenPorts.Lock()
-	defer takenPorts.Unlock()
-	for range 500 {
-		first := rand.IntN(blocks - n)
-		taken := false
-		for i := range n {
-			taken = taken || takenPorts.blocks[first+i]
-		}
-		base := lowest + 10*first
-		if taken || !blockIsFree(base, n) {
-			continue
-		}
-		for i := range n {
-			takenPorts.blocks[first+i] = true
-		}
-		t.Cleanup(func() {
-			takenPorts.Lock()
-			defer takenPorts.Unlock()
-			for i := range n {
-				delete(takenPorts.blocks, first+i)
-			}
-		})
-		return base
-	}
-	t.Fatal("found no free block of ports")
-	return 0
-}
-
-func blockIsFree(base, n int) bool {
-	for i := range n {
-		for which := range 4 {
-			address := net.JoinHostPort("127.0.0.1", strconv.Itoa(base+10*i+which))
-			listener, err := net.Listen("tcp", address)
-			if err != nil {
-				return false
-			}
-			_ = listener.Close()
-			packets, err := net.ListenPacket("udp", address)
-			if err != nil {
-				return false
-			}
-			_ = packets.Close()
-		}
-	}
-	return true
 }

@@ -51,8 +51,9 @@ func TestReadme(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.startAll()
+	var ports []string
 	for i := range 3 {
-		script = strings.ReplaceAll(script, strconv.Itoa(9092+10*i), strconv.Itoa(c.port+10*i))
+		ports = append(ports, strconv.Itoa(9092+10*i), strconv.Itoa(c.port+10*i))
 	}
 	if strings.Contains(script, ":90") || strings.Contains(script, ":91") {
 		t.Errorf("the session names ports that no node of it has:\n%s", script)
