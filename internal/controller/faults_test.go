@@ -45,7 +45,7 @@ func TestAcknowledgedChangesSurviveFaults(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test
-	c := startCluster(t, 3, longSessions)
+	c := startCluster(t, 3, hasty)
 	newFakeBroker(1).join(c)
 
 	ctx, cancel := context.WithCancel(context.Background())

@@ -17,8 +17,6 @@ import (
 	"github.com/penstock-io/penstock/internal/model"
 )
 
-func longSessions(cfg *Config) { cfg.Core = core.Config{SessionTimeout: time.Hour} }
-
 func (c *cluster) answerProbes(b *fakeBroker, answer func() (ProbeResult, error)) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -41,7 +39,7 @@ func (c *cluster) fenced(b *fakeBroker) bool {
 }
 
 func TestEarlyFencing(t *testing.T) {
-	c := startCluster(t, 1, longSessions)
+	c := startCluster(t, 1, nil)
 	for name, answer := range map[string]func(b *fakeBroker) (ProbeResult, error){
 		"refused":             func(*fakeBroker) (ProbeResult, error) { return ProbeResult{}, errors.New("connection refused") },
 		"another incarnation": func(*fakeBroker) (ProbeResult, error) { return ProbeResult{IncarnationID: model.NewUUID()}, nil },
@@ -61,7 +59,7 @@ func TestEarlyFencing(t *testing.T) {
 }
 
 func TestNoEarlyFencing(t *testing.T) {
-	c := startCluster(t, 1, longSessions)
+	c := startCluster(t, 1, nil)
 	b := newFakeBroker(1)
 	b.join(c)
 	probed := make(chan struct{}, 16)
@@ -95,7 +93,7 @@ func TestSilentBrokersAreFencedTogether(t *testing.T) {
 }
 
 func TestNewActiveControllerFencesThoseThatRefuse(t *testing.T) {
-	c := startCluster(t, 3, longSessions)
+	c := startCluster(t, 3, nil)
 	gone, mute, alive := newFakeBroker(1), newFakeBroker(2), newFakeBroker(3)
 	for _, b := range []*fakeBroker{gone, mute, alive} {
 		b.join(c)
@@ -150,7 +148,7 @@ func TestHungDiskStopsTheNode(t *testing.T) {
 	hang := make(chan struct{})
 	armed := make(chan struct{}, 1)
 	c := startCluster(t, 1, func(cfg *Config) {
-		cfg.SlowWrite, cfg.HungWrite, cfg.ApplyTimeout = 100*time.Millisecond, 500*time.Millisecond, 200*time.Millisecond
+		cfg.SlowWrite, cfg.HungWrite, cfg.ApplyTimeout = time.Second, 3*time.Second, time.Second
 		cfg.wrapLog = func(inner logStore) logStore {
 			return &slowLog{logStore: inner, wait: func() {
 				select {
@@ -222,7 +220,7 @@ func TestFailedLogStopsTheNode(t *testing.T) {
 func TestUnknownOutcomeIsFollowedByABarrier(t *testing.T) {
 	hang, armed := make(chan struct{}), make(chan struct{}, 1)
 	c := startCluster(t, 1, func(cfg *Config) {
-		cfg.ApplyTimeout = 200 * time.Millisecond
+		cfg.ApplyTimeout = time.Second
 		cfg.wrapLog = func(inner logStore) logStore {
 			return &slowLog{logStore: inner, wait: func() {
 				select {
