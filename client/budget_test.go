@@ -59,12 +59,7 @@ func TestBudgetServesInLine(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	deadline := time.Now().Add(10 * time.Second)
-	for !b.pressed() {
-		if time.Now().After(deadline) {
-			t.Fatal("nobody waits")
-		}
-	}
+	await(t, "somebody waits", b.pressed)
 	if b.try(1) {
 		t.Error("somebody went past the line")
 	}

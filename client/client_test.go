@@ -24,7 +24,7 @@ func TestDialErrors(t *testing.T) {
 		"no bootstrap broker":  {Bootstrap: []string{"127.0.0.1:1"}, Logger: slog.New(slog.DiscardHandler)},
 		"connection refused":   {Bootstrap: []string{"127.0.0.1:1", "127.0.0.1:2"}, Logger: slog.New(slog.DiscardHandler)},
 	} {
-		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		c, err := Dial(ctx, config)
 		cancel()
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -45,7 +45,7 @@ func TestDeadAddressesFailFast(t *testing.T) {
 	for refused := 0; refused < 20; {
 		_, err := c.connected(testContext(t), fake.nodes[1].addr.String())
 		switch {
-		case err == nil && refused > 0 || time.Since(start) > 10*time.Second:
+		case err == nil && refused > 0 || time.Since(start) > 40*time.Second:
 			t.Fatalf("%v after %d refusals", err, refused)
 		case err == nil: // the end of the connection has not been seen yet
 		case !strings.Contains(err.Error(), "cannot connect"): // refused, or reset while it ends
@@ -54,7 +54,7 @@ func TestDeadAddressesFailFast(t *testing.T) {
 			refused++
 		}
 	}
-	if took := time.Since(start); took > 2*time.Second {
+	if took := time.Since(start); took > 15*time.Second { // waiting for gRPC's next attempt takes a second and more each time
 		t.Errorf("20 refusals took %v", took)
 	}
 }
@@ -129,7 +129,7 @@ func TestErrorsOfProduce(t *testing.T) {
 		if !IsName(err, want) || !asError(err).Definite {
 			t.Errorf("%v, want %s", err, want)
 		}
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > 12*time.Second { // less than a request's timeout
 			t.Errorf("%s took %v", want, took)
 		}
 	}
@@ -150,15 +150,11 @@ func TestAcksNoneAndLeader(t *testing.T) {
 		if known := receipts[1].Offset == 1; known != (acks == AcksLeader) {
 			t.Errorf("acks %d: %+v", acks, receipts)
 		}
-		deadline := time.Now().Add(10 * time.Second)
-		for end := int64(0); end != 2; {
+		await(t, "both records are there", func() bool {
 			fake.mu.Lock()
-			end = topic.partitions[0].end
-			fake.mu.Unlock()
-			if time.Now().After(deadline) {
-				t.Fatalf("acks %d: the log ends at %d", acks, end)
-			}
-		}
+			defer fake.mu.Unlock()
+			return topic.partitions[0].end == 2
+		})
 	}
 }
 
@@ -186,12 +182,7 @@ func TestBackPressure(t *testing.T) {
 			}
 		})
 	}
-	deadline := time.Now().Add(10 * time.Second)
-	for p.budget.waiting.Load() < 4 {
-		if time.Now().After(deadline) {
-			t.Fatal("nobody waits")
-		}
-	}
+	await(t, "all four wait", func() bool { return p.budget.waiting.Load() == 4 })
 	if n := taken.Load(); n > limit/1000 || n < limit/1000/3 {
 		t.Errorf("%d records of 1,000 bytes were taken, the limit is %d bytes", n, limit)
 	}
@@ -222,9 +213,10 @@ func TestBackPressure(t *testing.T) {
 }
 
 func TestLingerFillsBatches(t *testing.T) {
+	t.Parallel()
 	fake := newFakeCluster(t, 1, 1)
 	fake.addTopic("t", 1)
-	p := newTestProducer(t, fake.dial(), ProducerConfig{Linger: 200 * time.Millisecond})
+	p := newTestProducer(t, fake.dial(), ProducerConfig{Linger: time.Second})
 	var wg sync.WaitGroup
 	start := time.Now()
 	for range 50 {
@@ -234,7 +226,7 @@ func TestLingerFillsBatches(t *testing.T) {
 		}
 	}
 	wg.Wait()
-	if took := time.Since(start); took < 150*time.Millisecond || fake.count("batches") != 1 {
+	if took := time.Since(start); took < 900*time.Millisecond || fake.count("batches") != 1 {
 		t.Errorf("%d batches in %v", fake.count("batches"), took)
 	}
 }
@@ -295,12 +287,7 @@ func TestHungLeader(t *testing.T) {
 		receipts, err = p.ProduceSync(ctx, Record{Topic: "t"})
 		finished <- err
 	}()
-	deadline := time.Now().Add(10 * time.Second)
-	for fake.count("batches") < 2 {
-		if time.Now().After(deadline) {
-			t.Fatal("the batch does not come")
-		}
-	}
+	await(t, "the batch comes", func() bool { return fake.count("batches") >= 2 })
 	fake.mu.Lock()
 	topic.partitions[0].stalled = false
 	fake.move(topic.partitions[0], 2)
@@ -462,7 +449,7 @@ func TestAdministration(t *testing.T) {
 		t.Error(err)
 	}
 	start := time.Now()
-	if err := c.DeleteTopic(ctx, "new"); !IsName(err, "UNKNOWN_TOPIC_OR_PARTITION") || time.Since(start) > 5*time.Second {
+	if err := c.DeleteTopic(ctx, "new"); !IsName(err, "UNKNOWN_TOPIC_OR_PARTITION") || time.Since(start) > 12*time.Second {
 		t.Errorf("%v after %v", err, time.Since(start))
 	}
 }

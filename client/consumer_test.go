@@ -295,7 +295,7 @@ func TestDeletedTopicEndsConsumerAndProducer(t *testing.T) {
 		t.Errorf("%+v, %v", f, err)
 	}
 	// The producer goes on with the new topic, from sequence 0.
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for {
 		receipts, err := p.ProduceSync(ctx, Record{Topic: "t", Value: []byte("x")})
 		if err == nil {

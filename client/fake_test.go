@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -13,8 +14,10 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
+	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
 	"github.com/penstock-io/penstock/internal/record"
+	"github.com/penstock-io/penstock/internal/testports"
 	"github.com/penstock-io/penstock/internal/wire"
 )
 
@@ -100,7 +103,7 @@ func newFakeCluster(tb testing.TB, nodes int, seed uint64) *fakeCluster {
 	for i := range nodes {
 		n := &fakeNode{cluster: c, id: int32(i + 1)}
 		c.nodes = append(c.nodes, n)
-		n.start("127.0.0.1:0")
+		n.start(testports.Address(tb)) // a node that comes back finds its own
 	}
 	tb.Cleanup(func() {
 		for _, n := range c.nodes {
@@ -133,7 +136,8 @@ func (n *fakeNode) stop() {
 	}
 	n.up = false
 	n.server.Stop()
-	if err := <-n.done; err != nil {
+	// A node that is stopped before its goroutine ran has a server that was stopped before it served.
+	if err := <-n.done; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		n.cluster.tb.Error(err)
 	}
 }
@@ -146,10 +150,23 @@ func (c *fakeCluster) bootstrap() []string {
 	return out
 }
 
+// await polls until something is done.
+func await(t testing.TB, what string, done func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !done(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+		if err := lifecycle.Sleep(context.Background(), lifecycle.RealClock(), time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // dial returns a client that ends with the test.
 func (c *fakeCluster) dial() *Client {
 	c.tb.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
 	pool := wire.NewDebugPool()
 	if c.discard {
@@ -164,7 +181,7 @@ func (c *fakeCluster) dial() *Client {
 		if err := client.Close(); err != nil {
 			c.tb.Error(err)
 		}
-		deadline := time.Now().Add(10 * time.Second)
+		deadline := time.Now().Add(30 * time.Second)
 		for len(pool.Leaks()) > 0 {
 			if time.Now().After(deadline) {
 				c.tb.Fatalf("%d buffers were never returned; one was taken at\n%s", len(pool.Leaks()), pool.Leaks()[0])

@@ -28,7 +28,7 @@ func newTestProducer(t testing.TB, c *Client, config ProducerConfig) *Producer {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if err := p.Close(ctx); err != nil {
 			t.Error(err)
