@@ -20,6 +20,7 @@ import (
 	"github.com/penstock-io/penstock/internal/lifecycle"
 	"github.com/penstock-io/penstock/internal/model"
 	"github.com/penstock-io/penstock/internal/peer"
+	"github.com/penstock-io/penstock/internal/testports"
 	"github.com/penstock-io/penstock/internal/wire"
 )
 
@@ -163,15 +164,13 @@ func newHarness(t *testing.T, n int) *harness {
 
 func (h *harness) serve(t *testing.T, f *fakeController) {
 	t.Helper()
-	address := f.address
-	if address == "" {
-		address = "127.0.0.1:0"
+	if f.address == "" {
+		f.address = testports.Address(t) // it is listened on again after a stop, or refuses
 	}
-	listener, err := net.Listen("tcp", address)
+	listener, err := net.Listen("tcp", f.address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.address = listener.Addr().String()
 	f.group = h.group.Child("fake")
 	server := grpc.NewServer(append(wire.ServerOptions(wire.Limits{}), grpc.WaitForHandlers(true))...)
 	internalv1.RegisterControllerServiceServer(server, f)
@@ -249,13 +248,20 @@ func TestCallPassesADeadController(t *testing.T) {
 func TestCallWithoutQuorumSaysSo(t *testing.T) {
 	h := newHarness(t, 3)
 	h.elect(nil)
-	ctx := bounded(t, 300*time.Millisecond)
-	_, err := h.controllers.CreateTopic(ctx, &internalv1.CreateTopicRequest{})
-	if ctx.Err() != nil {
-		t.Error("the answer came when nobody waited for it any more")
-	}
-	if !model.IsCode(err, model.CodeNoQuorum) {
-		t.Errorf("got %v", err)
+	// The answer comes while the caller waits for it. A busy machine may be late once with that, but not for ever longer times.
+	var err error
+	for patience := 300 * time.Millisecond; ; patience *= 2 {
+		ctx := bounded(t, patience)
+		_, err = h.controllers.CreateTopic(ctx, &internalv1.CreateTopicRequest{})
+		if !model.IsCode(err, model.CodeNoQuorum) {
+			t.Errorf("got %v", err)
+		}
+		if ctx.Err() == nil {
+			break
+		}
+		if patience > 4*time.Second {
+			t.Fatal("the answer came when nobody waited for it any more")
+		}
 	}
 	if proto := wire.ErrorProto(err); proto.GetCode() != penstockv1.ErrorCode_ERROR_CODE_NO_QUORUM {
 		t.Errorf("passed on as %v", proto)
