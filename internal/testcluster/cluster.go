@@ -126,6 +126,11 @@ func (c *Cluster) settings(i int) map[string]string {
 		}
 		seeds = append(seeds, c.address(n, gossipPort))
 	}
+	// A voter alone has nobody to lose to; of several, one that gets no CPU for a while is not to lose its leadership by that.
+	silence, lease := "300ms", "200ms"
+	if voters > 1 {
+		silence, lease = "800ms", "700ms"
+	}
 	level := c.opts.LogLevel
 	if level == "" {
 		level = "warn"
@@ -139,7 +144,7 @@ func (c *Cluster) settings(i int) map[string]string {
 		"data.dir": c.DataDir(i), "log.level": level, "gossip.seeds": strings.Join(seeds, ","),
 		"listen.client": c.address(i, clientPort), "listen.peer": c.address(i, peerPort),
 		"listen.admin": c.address(i, adminPort), "listen.gossip": c.address(i, gossipPort),
-		"raft.heartbeat.timeout": "300ms", "raft.election.timeout": "300ms", "raft.lease.timeout": "200ms",
+		"raft.heartbeat.timeout": silence, "raft.election.timeout": silence, "raft.lease.timeout": lease,
 	}
 	maps.Copy(settings, c.opts.Settings)
 	return settings

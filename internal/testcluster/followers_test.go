@@ -24,9 +24,7 @@ func TestBrokersThatAreNoControllers(t *testing.T) {
 	if next == active {
 		t.Errorf("node %d was killed and decides", active)
 	}
-	if _, err := c.CreateTopic(bounded(t, time.Minute), client.TopicSpec{Name: "made-without-it"}); err != nil {
-		t.Error(err)
-	}
+	create(t, c, client.TopicSpec{Name: "made-without-it"})
 	verify(t, c, "topic", want)
 	cluster.Kill(5)
 	verify(t, c, "topic", want)

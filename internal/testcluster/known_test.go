@@ -75,13 +75,13 @@ func TestAChangeDoesNotWaitForADeadBroker(t *testing.T) {
 	t.Parallel()
 	cluster := testcluster.Start(t, testcluster.Options{Nodes: 4})
 	broker, other := adminOf(t, cluster, 1), adminOf(t, cluster, 2)
-	ctx := bounded(t, time.Minute)
+	ctx := bounded(t, 3*time.Minute)
 	for i := range 5 {
 		if i == 1 {
 			cluster.Kill(4)
 		}
 		name := fmt.Sprintf("topic-%d", i)
-		hurried, cancel := context.WithTimeout(ctx, 10*time.Second)
+		hurried, cancel := context.WithTimeout(ctx, 30*time.Second)
 		_, err := broker.CreateTopic(hurried, &penstockv1.CreateTopicRequest{Name: name, ReplicationFactor: new(int32(1))})
 		cancel()
 		if err != nil {

@@ -28,12 +28,9 @@ func bounded(t *testing.T, d time.Duration) context.Context {
 
 func createTopic(t *testing.T, c *client.Client, name string, replicationFactor int32, configs map[string]string) {
 	t.Helper()
-	_, err := c.CreateTopic(bounded(t, time.Minute), client.TopicSpec{
+	create(t, c, client.TopicSpec{
 		Name: name, Partitions: new(int32(partitions)), ReplicationFactor: new(replicationFactor), Configs: configs,
 	})
-	if err != nil {
-		t.Fatalf("create topic %s: %v", name, err)
-	}
 }
 
 // expected is what was produced: the values of each key, in order.

@@ -60,11 +60,23 @@ func followTopic(t *testing.T, c *client.Client, topic string) *client.Consumer 
 
 func createSmall(t *testing.T, c *client.Client, name string, partitions, replicationFactor int32, configs map[string]string) client.Topic {
 	t.Helper()
-	topic, err := c.CreateTopic(bounded(t, time.Minute), client.TopicSpec{
-		Name: name, Partitions: &partitions, ReplicationFactor: &replicationFactor, Configs: configs,
-	})
+	return create(t, c, client.TopicSpec{Name: name, Partitions: &partitions, ReplicationFactor: &replicationFactor, Configs: configs})
+}
+
+// create makes a topic, also where the active controller changes meanwhile: then it is there, or can be made.
+func create(t *testing.T, c *client.Client, spec client.TopicSpec) client.Topic {
+	t.Helper()
+	ctx := bounded(t, time.Minute)
+	topic, err := c.CreateTopic(ctx, spec)
+	for client.IsName(err, "UNKNOWN_OUTCOME") {
+		if topic, err = c.CreateTopic(ctx, spec); client.IsName(err, "TOPIC_ALREADY_EXISTS") {
+			var made client.TopicDescription
+			made, err = c.DescribeTopic(ctx, spec.Name)
+			topic = made.Topic
+		}
+	}
 	if err != nil {
-		t.Fatalf("create topic %s: %v", name, err)
+		t.Fatalf("create topic %s: %v", spec.Name, err)
 	}
 	return topic
 }

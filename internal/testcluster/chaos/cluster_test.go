@@ -24,6 +24,7 @@ const (
 	readyTimeout  = 60 * time.Second
 	healthTimeout = 60 * time.Second
 	stopTimeout   = 60 * time.Second
+	buildTimeout  = 4 * time.Minute // of the programs, where nothing of them was built before
 )
 
 // cluster is a development cluster of real processes, run by broker dev or node by node.
@@ -229,7 +230,7 @@ func (c *cluster) kill(nodes ...int) {
 		}
 	}
 	for k, pid := range pids {
-		eventually(c.t, 10*time.Second, fmt.Sprintf("node %d is dead", nodes[k]), func() error {
+		eventually(c.t, time.Minute, fmt.Sprintf("node %d is dead", nodes[k]), func() error {
 			if alive(pid) {
 				return fmt.Errorf("process %d lives", pid)
 			}
@@ -333,7 +334,7 @@ func (c *cluster) awaitHealthy() {
 func (c *cluster) controller() int {
 	c.t.Helper()
 	active := 0
-	eventually(c.t, 30*time.Second, "there is an active controller", func() error {
+	eventually(c.t, time.Minute, "there is an active controller", func() error {
 		ctx, cancel := context.WithTimeout(c.t.Context(), 5*time.Second)
 		defer cancel()
 		health, err := c.client().DescribeCluster(ctx)
@@ -357,7 +358,7 @@ func (c *cluster) topic(name string) (client.Topic, error) {
 func (c *cluster) mustTopic(name string) client.Topic {
 	c.t.Helper()
 	var topic client.Topic
-	eventually(c.t, 30*time.Second, "topic "+name+" is described", func() (err error) {
+	eventually(c.t, time.Minute, "topic "+name+" is described", func() (err error) {
 		topic, err = c.topic(name)
 		return err
 	})

@@ -22,7 +22,7 @@ func TestDamagedReplica(t *testing.T) {
 	c.createTopic(topic, partitions, 3)
 	reader := c.startReader(topic, partitions)
 	l := c.startLoad(topic, "p0")
-	l.awaitAnswers(2000, 30*time.Second)
+	l.awaitAnswers(2000, time.Minute)
 	for _, victim := range []string{"follower", "leader"} {
 		c.awaitHealthy()
 		before := c.mustTopic(topic)
@@ -33,14 +33,14 @@ func TestDamagedReplica(t *testing.T) {
 		c.kill(node)
 		c.damage(filepath.Join(c.nodeDir(node), "data", "topics", before.ID, "0"))
 		c.start(node)
-		eventually(t, 10*time.Second, "node "+strconv.Itoa(node)+" notices the damage, or it did not bite", func() error {
+		eventually(t, time.Minute, "node "+strconv.Itoa(node)+" notices the damage, or it did not bite", func() error {
 			if !strings.Contains(c.byHand[node].err.String(), "gives up its seat") {
 				return errors.New("it says nothing")
 			}
 			return nil
 		})
 		c.awaitHealthy()
-		l.awaitAnswers(200, 30*time.Second)
+		l.awaitAnswers(200, time.Minute)
 	}
 	producer := l.finish()
 	promise := Promise{Partitions: partitions, MinISR: 2, Replicas: 3, Fsync: true}

@@ -40,7 +40,7 @@ func TestDecayUnderLoad(t *testing.T) {
 			l.awaitAnswers(2500, 60*time.Second) // several segments of records
 			c.awaitHealthy()
 			c.decay(topic, id, f, random)
-			l.awaitAnswers(100, 30*time.Second)
+			l.awaitAnswers(100, time.Minute)
 		}
 	}
 	producer := l.finish()
@@ -110,7 +110,7 @@ func (c *cluster) decay(topic, topicID string, f decay, random *rand.Rand) {
 func (c *cluster) flipSealed(node int, topicID string, random *rand.Rand) string {
 	c.t.Helper()
 	var sealed []string
-	eventually(c.t, 30*time.Second, "there is a sealed segment", func() error {
+	eventually(c.t, time.Minute, "there is a sealed segment", func() error {
 		all, err := filepath.Glob(filepath.Join(c.nodeDir(node), "data", "topics", topicID, "0", "*.log"))
 		slices.Sort(all)
 		if sealed = all[:max(0, len(all)-2)]; len(sealed) == 0 { // the last but one may be about to be sealed
@@ -150,7 +150,7 @@ func (c *cluster) flipSealed(node int, topicID string, random *rand.Rand) string
 func (c *cluster) metric(node int, name string) (sum float64) {
 	c.t.Helper()
 	var text []byte
-	eventually(c.t, 30*time.Second, fmt.Sprintf("node %d shows its metrics", node), func() error {
+	eventually(c.t, time.Minute, fmt.Sprintf("node %d shows its metrics", node), func() error {
 		resp, err := http.Get("http://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port+10*(node-1)+2)) + "/metrics")
 		if err != nil {
 			return err

@@ -76,7 +76,7 @@ func (c *cluster) letLead(node int, topic string) {
 // awaitAnotherLeader waits until the node does not lead the topic's one partition.
 func (c *cluster) awaitAnotherLeader(node int, topic string) {
 	c.t.Helper()
-	eventually(c.t, 30*time.Second, fmt.Sprintf("node %d hands over", node), func() error {
+	eventually(c.t, time.Minute, fmt.Sprintf("node %d hands over", node), func() error {
 		now, err := c.topic(topic)
 		if err != nil {
 			return err

@@ -75,7 +75,7 @@ func TestGrpcurl(t *testing.T) {
 		t.Errorf("internal services are shown to clients:\n%v", services)
 	}
 	var topics struct{ Topics []struct{ Name string } }
-	eventually(t, 10*time.Second, "node 1 has heard of the topic", func() error {
+	eventually(t, time.Minute, "node 1 has heard of the topic", func() error {
 		call(c.address(1), "penstock.v1.AdminService/ListTopics", "{}", &topics)
 		if len(topics.Topics) != 1 || topics.Topics[0].Name != "plain" {
 			return fmt.Errorf("topics: %+v", topics)

@@ -234,9 +234,9 @@ func (l *load) rush(inFlight int) int {
 	l.t.Helper()
 	const unread = 2 * 4096 / 60
 	l.setBurst(true)
-	l.awaitAnswers(1000, 30*time.Second)
+	l.awaitAnswers(1000, time.Minute)
 	underWay := 0
-	eventually(l.t, 30*time.Second, fmt.Sprintf("%d records are in flight", inFlight), func() error {
+	eventually(l.t, time.Minute, fmt.Sprintf("%d records are in flight", inFlight), func() error {
 		sent, answered := l.counts()
 		if underWay = sent - answered - unread; underWay < inFlight {
 			return fmt.Errorf("%d are", underWay)

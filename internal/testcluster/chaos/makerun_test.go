@@ -33,7 +33,7 @@ func TestMakeRun(t *testing.T) {
 	makeRun := func() {
 		c.dev = launch(t, commands[0], repository, []string{"MAKEFLAGS="}, "bash", "-euc", command)
 		c.started = append(c.started, c.dev)
-		if err := c.dev.out.awaitLine("ready", readyTimeout, c.dev.ended); err != nil {
+		if err := c.dev.out.awaitLine("ready", readyTimeout+buildTimeout, c.dev.ended); err != nil {
 			t.Fatalf("%s: %v\n%s%s", command, err, tail(c.dev.out.String()), tail(c.dev.err.String()))
 		}
 	}

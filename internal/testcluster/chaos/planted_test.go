@@ -19,7 +19,7 @@ func leaderAhead(t *testing.T, c *cluster, patience time.Duration) *Report {
 	const topic, partitions = "ahead", 1
 	c.createTopic(topic, partitions, 3)
 	l := c.startLoad(topic, "p0")
-	l.awaitAnswers(100, 30*time.Second)
+	l.awaitAnswers(100, time.Minute)
 	l.rush(inFlight)
 	before := c.mustTopic(topic)
 	leader := leaderOf(t, before, 0)

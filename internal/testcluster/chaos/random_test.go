@@ -29,7 +29,7 @@ func TestAllNodesKilled(t *testing.T) {
 		c.killEverything()
 		l.setBurst(false)
 		c.startAll()
-		at := l.awaitAck(seen, 30*time.Second)
+		at := l.awaitAck(seen, time.Minute)
 		t.Logf("from the kill of all to the next acknowledgement: %v", at.Sub(killed).Round(time.Millisecond))
 		c.mustHaveGrown(topic, all)
 	}
@@ -64,7 +64,7 @@ func randomFaults(t *testing.T, nodes, rounds int) {
 	reader := c.startReader(topic, partitions)
 	loads := []*load{c.startLoad(topic, "p0"), c.startLoad(topic, "p1", "-z", "zstd")}
 	for _, l := range loads {
-		l.awaitAnswers(100, 30*time.Second)
+		l.awaitAnswers(100, time.Minute)
 	}
 	strikes := map[string]int{}
 	for range rounds {
