@@ -31,7 +31,7 @@ func (p devPlan) args() []string {
 func TestDevClusterFromStartToStop(t *testing.T) {
 	plan := devPlan{brokers: 3, port: freePorts(t, 3), dir: filepath.Join(t.TempDir(), "cluster")}
 	dev := launch(t, plan.args()...)
-	dev.awaitText("ready")
+	dev.awaitText("ready: ")
 	if !strings.HasPrefix(dev.out.String(), "ready") || !strings.Contains(dev.out.String(), "topic create") {
 		t.Errorf("it said:\n%s", dev.out)
 	}
@@ -83,7 +83,7 @@ func resumed(ctx context.Context, t *testing.T, plan devPlan) {
 		t.Errorf("another number of nodes: exit status %d:\n%s", p.exit(), p.out)
 	}
 	dev := launch(t, plan.args()...)
-	dev.awaitText("ready")
+	dev.awaitText("ready: ")
 	stranger := plan
 	stranger.dir = t.TempDir()
 	if p := launch(t, stranger.args()...); p.exit() != exitFailed || strings.Contains(p.out.String(), "ready:") ||

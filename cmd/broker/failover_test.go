@@ -17,18 +17,19 @@ import (
 	"github.com/penstock-io/penstock/client"
 )
 
-// leaderOf returns the node that leads partition 0.
-func leaderOf(ctx context.Context, t *testing.T, c *client.Client) int {
+// leaderOf returns the node that leads partition 0, and its leader epoch: it is the one that acknowledges now.
+func leaderOf(ctx context.Context, t *testing.T, c *client.Client, acks *zeroAcks) (leader int, epoch int64) {
 	t.Helper()
-	leader := 0
-	await(t, "partition 0 has a leader", func() bool {
+	await(t, "partition 0 has a leader, and it acknowledges", func() bool {
 		meta, err := c.Metadata(ctx, "t")
-		if err == nil {
-			leader = int(meta.Topics[0].Partitions[0].Leader)
+		if err != nil {
+			return false
 		}
-		return err == nil && leader > 0
+		p := meta.Topics[0].Partitions[0]
+		leader, epoch = int(p.Leader), int64(p.LeaderEpoch)
+		return leader > 0 && epoch == acks.epoch.Load()
 	})
-	return leader
+	return leader, epoch
 }
 
 // The leader of a partition is killed again and again while records come: each acknowledged one stands at its offset, once, and
@@ -36,7 +37,7 @@ func leaderOf(ctx context.Context, t *testing.T, c *client.Client) int {
 func TestKill9OfTheLeader(t *testing.T) {
 	plan := devPlan{brokers: 3, port: freePorts(t, 3), dir: t.TempDir()}
 	dev := launch(t, plan.args()...)
-	dev.awaitText("ready")
+	dev.awaitText("ready: ")
 	c := connect(t, plan.address(1, 0), plan.address(2, 0), plan.address(3, 0))
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Minute)
 	defer cancel()
@@ -138,8 +139,8 @@ func killLeader(ctx context.Context, t *testing.T, c *client.Client, plan devPla
 	await(t, "the cluster is healthy", healthy(c, 3))
 	before := acks.count.Load()
 	await(t, "records are acknowledged", func() bool { return acks.count.Load() > before+500 })
-	victim := leaderOf(ctx, t, c)
-	epoch, killed := acks.epoch.Load(), time.Now()
+	victim, epoch := leaderOf(ctx, t, c, acks)
+	killed := time.Now()
 	if err := syscall.Kill(pidOf(t, plan, victim), syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func killLeader(ctx context.Context, t *testing.T, c *client.Client, plan devPla
 func TestPausedLeader(t *testing.T) {
 	plan := devPlan{brokers: 3, port: freePorts(t, 3), dir: t.TempDir()}
 	dev := launch(t, plan.args()...)
-	dev.awaitText("ready")
+	dev.awaitText("ready: ")
 	c := connect(t, plan.address(1, 0), plan.address(2, 0), plan.address(3, 0))
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
@@ -166,8 +167,8 @@ func TestPausedLeader(t *testing.T) {
 	}
 	load := startLoad(ctx, t, c)
 	await(t, "records are acknowledged", func() bool { return load.onZero.count.Load() > 500 })
-	victim := pidOf(t, plan, leaderOf(ctx, t, c))
-	epoch, paused := load.onZero.epoch.Load(), time.Now()
+	leader, epoch := leaderOf(ctx, t, c, &load.onZero)
+	victim, paused := pidOf(t, plan, leader), time.Now()
 	if err := syscall.Kill(victim, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -194,7 +195,7 @@ func TestPausedLeader(t *testing.T) {
 func TestKill9OfAllNodes(t *testing.T) {
 	plan := devPlan{brokers: 3, port: freePorts(t, 3), dir: t.TempDir()}
 	dev := launch(t, plan.args()...)
-	dev.awaitText("ready")
+	dev.awaitText("ready: ")
 	c := connect(t, plan.address(1, 0), plan.address(2, 0), plan.address(3, 0))
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()

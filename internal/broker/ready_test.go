@@ -157,7 +157,7 @@ func readyz(t *testing.T, address string) (status int, answer server.Readiness) 
 func awaitCodes(t *testing.T, address string, want ...string) {
 	t.Helper()
 	var got []string
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		_, answer := readyz(t, address)
 		if got = codes(answer.Reasons); slices.Equal(got, want) {
 			return
@@ -194,7 +194,6 @@ func TestANodeThatIsCutOffIsNotReady(t *testing.T) {
 	awaitCodes(t, first["listen.admin"])
 	awaitCodes(t, second["listen.admin"])
 	l.cut()
-	awaitCodes(t, second["listen.admin"], "SESSION_LOST")
 	awaitCodes(t, second["listen.admin"], "SESSION_LOST", "METADATA_STALE")
 	awaitCodes(t, first["listen.admin"], "SESSION_LOST") // its metadata comes from the controller in its own process
 	if l.heldBack() == 0 {
@@ -246,11 +245,11 @@ func TestReadinessEndsBeforeServingEnds(t *testing.T) {
 		if err := group.Wait(); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(began); took > 20*time.Second {
+		if took := time.Since(began); took > 40*time.Second {
 			t.Errorf("stopping took %v", took)
 		}
 	}()
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(time.Minute); ; {
 		_, answer := readyz(t, second["listen.admin"])
 		if slices.Contains(codes(answer.Reasons), "STOPPING") {
 			break
