@@ -38,7 +38,7 @@ func newDiscardTest(t *testing.T) (d *damageTest, slow *slowCopies, file string)
 	d.scrub(2)
 	select {
 	case <-slow.begun:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nothing is put aside")
 	}
 	return d, slow, file
@@ -57,7 +57,7 @@ func TestDiscardingDamageHoldsUpNobody(t *testing.T) {
 	}()
 	select {
 	case <-done:
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		close(slow.goOn)
 		<-done
 		t.Fatal("an image waits for the copy of a segment")
@@ -74,7 +74,7 @@ func TestDiscardingEndsWithItsEpoch(t *testing.T) {
 	slow.goOn <- struct{}{}
 	select {
 	case <-slow.begun:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("it is not begun anew")
 	}
 	if now := d.log(2).LogEndOffset(); now != end || d.metric(d.mgrOf(2).metrics.discards) != 0 {

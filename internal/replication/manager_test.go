@@ -112,9 +112,7 @@ func TestMinISRIsAskedForBeforeAndAfterTheAppend(t *testing.T) {
 	mustAck(t, c.send(1, tp, AcksAll, "0"))
 	c.link(1, 2, false)
 	c.link(1, 3, false)
-	batch, header := batchOf(t, -1, -1, "1")
-	waits := c.produce(1, tp, AcksAll, 2*time.Second, batch, header)
-	if err := mustFail(t, waits, model.CodeNotEnoughReplicasAfterAppend); !IsIndefinite(err) {
+	if err := mustFail(t, c.send(1, tp, AcksAll, "1"), model.CodeNotEnoughReplicasAfterAppend); !IsIndefinite(err) {
 		t.Errorf("definite: %v", err)
 	}
 	before := c.nodes[1].mgr.partitions[tp].log.LogEndOffset()

@@ -37,7 +37,7 @@ func (c *cluster) rawStream(from, to model.NodeID) *memStream {
 // frame returns the next frame that ok accepts.
 func (s *memStream) frame(t *testing.T, what string, ok func(*internalv1.ReplicateResponse, int) bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		select {
 		case f := <-s.frames:

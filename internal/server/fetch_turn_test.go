@@ -94,6 +94,7 @@ func TestFetchStreamReadsOldRecordsWithinItsCredit(t *testing.T) {
 	f.subscribe(&penstockv1.FetchSubscribe{SubscriptionId: 9, Topic: "t", Offset: batches})
 	for f.next().GetSubscriptionId() != 9 { // heard after the others
 	}
+	n.awaitWaiting(gate, 1)
 	if waiting := gate.Waiting(); waiting != 1 {
 		t.Errorf("%d reads wait with the credit for one", waiting)
 	}

@@ -46,7 +46,7 @@ func startMux(t *testing.T, protocols ...Protocol) (*Mux, string, *logBuffer) {
 	logger := slog.New(slog.NewTextHandler(logs, nil))
 	group := lifecycle.New(context.Background(), "test", logger)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		if err := group.Stop(ctx); err != nil {
 			t.Error(err)
@@ -72,7 +72,7 @@ func TestMuxServesGRPCAndRaftOnOnePort(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeAll(t, conn)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if _, err := grpc_health_v1.NewHealthClient(conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{}); err != nil {
 		t.Fatal(err)
@@ -202,7 +202,7 @@ func TestMuxEndsWithItsGroup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer closeAll(t, silent)
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	if err := group.Stop(ctx); err != nil {
 		t.Fatal(err)
