@@ -178,7 +178,7 @@ func runReleased(t *testing.T, dir string) {
 		}
 	}()
 	ctl := filepath.Join(dir, "brokerctl")
-	eventually(t, 30*time.Second, "the node is ready", func() error {
+	eventually(t, time.Minute, "the node is ready", func() error {
 		if r := run(t.Context(), t, nil, ctl, "broker", "ready", "--admin", address(admin)); r.code != 0 {
 			return errors.New(r.String())
 		}

@@ -208,7 +208,7 @@ func (c *devCluster) failover() {
 	}
 	duplicates := c.checkReceipts(out.String())
 	c.checkOnce()
-	eventually(c.t, 30*time.Second, "the consumer that was there all the time has everything", func() error {
+	eventually(c.t, time.Minute, "the consumer that was there all the time has everything", func() error {
 		if n := seen.Load(); n != faultRecords {
 			return fmt.Errorf("%d of %d records", n, faultRecords)
 		}
@@ -307,7 +307,7 @@ func (c *devCluster) kill(node int) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		c.t.Fatal(err)
 	}
-	eventually(c.t, 10*time.Second, "the node has ended", func() error {
+	eventually(c.t, time.Minute, "the node has ended", func() error {
 		if syscall.Kill(pid, 0) == nil {
 			return fmt.Errorf("process %d is there", pid)
 		}

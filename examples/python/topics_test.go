@@ -59,7 +59,7 @@ func (c *devCluster) start(ctx context.Context, name string, args ...string) *pr
 // shows waits until the output has a text.
 func (p *program) shows(text string) {
 	p.t.Helper()
-	eventually(p.t, 30*time.Second, "the program shows "+text, func() error {
+	eventually(p.t, time.Minute, "the program shows "+text, func() error {
 		if out := p.out.String(); !strings.Contains(out, text) {
 			return fmt.Errorf("it shows %s%s", out, p.err.String())
 		}
@@ -100,7 +100,7 @@ func (c *devCluster) grown() {
 	consumer.shows(`"partition": 0, "offset": 0`)
 	c.must(nil, "bin/brokerctl", "topic", "add-partitions", "grown", "--total", "8")
 	n := 0
-	eventually(c.t, 30*time.Second, "the producer uses the partitions that were added", func() error {
+	eventually(c.t, time.Minute, "the producer uses the partitions that were added", func() error {
 		n++
 		producer.write(fmt.Sprintf(`{"customer": "%d"}`, n))
 		if strings.Count(producer.out.String(), `"partition": 0`) == strings.Count(producer.out.String(), "\n") {
@@ -112,7 +112,7 @@ func (c *devCluster) grown() {
 	if err := producer.cmd.Wait(); err != nil {
 		c.t.Fatalf("the producer ended with %v: %s", err, producer.err.String())
 	}
-	eventually(c.t, 30*time.Second, "the consumer reads the partitions that were added", func() error {
+	eventually(c.t, time.Minute, "the consumer reads the partitions that were added", func() error {
 		if got, want := strings.Count(consumer.out.String(), "\n"), n+1; got != want {
 			return fmt.Errorf("%d of %d records: %s", got, want, consumer.err.String())
 		}
