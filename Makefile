@@ -54,7 +54,7 @@ run: build ## Build, then run a cluster of 3 brokers on this machine (BROKERS, P
 
 .PHONY: test
 test: ## Run all tests (PACKAGES)
-	$(GO) test -timeout 150s $(PACKAGES)
+	$(GO) test -timeout 6m $(PACKAGES)
 
 .PHONY: test-race
 test-race: ## Run all tests under the race detector (PACKAGES, RACE)
