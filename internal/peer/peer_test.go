@@ -13,6 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
 	"github.com/penstock-io/penstock/api/gen/penstockv1"
@@ -38,6 +39,7 @@ type fakeController struct {
 	fenced     bool
 	stale      bool
 	silent     bool
+	late       bool // sees the end of every request's time before the caller does
 	registered int
 	created    int
 	beats      []*internalv1.HeartbeatRequest
@@ -85,7 +87,11 @@ func (f *fakeController) CreateTopic(
 	if err := f.notActive(); err != nil {
 		return nil, err
 	}
-	f.locked(func() { f.created++ })
+	late := false
+	f.locked(func() { f.created, late = f.created+1, f.late })
+	if late {
+		return nil, status.FromContextError(context.DeadlineExceeded).Err()
+	}
 	return &internalv1.CreateTopicResponse{MetadataOffset: uint64(f.id)}, nil
 }
 
@@ -265,6 +271,18 @@ func TestCallWithoutQuorumSaysSo(t *testing.T) {
 	}
 	if proto := wire.ErrorProto(err); proto.GetCode() != penstockv1.ErrorCode_ERROR_CODE_NO_QUORUM {
 		t.Errorf("passed on as %v", proto)
+	}
+}
+
+// The time of a call runs at both ends. Where the controller sees its end a moment sooner, the caller is told the same.
+func TestCallWhoseTimeEndsAtTheControllerFirst(t *testing.T) {
+	h := newHarness(t, 1)
+	h.elect(h.fakes[0])
+	h.fakes[0].locked(func() { h.fakes[0].late = true })
+	_, err := h.controllers.CreateTopic(bounded(t, 20*time.Second), &internalv1.CreateTopicRequest{})
+	var remote *wire.RemoteError
+	if !model.IsCode(err, model.CodeNoQuorum) || !errors.As(err, &remote) || remote.Definite {
+		t.Errorf("got %v", err)
 	}
 }
 
