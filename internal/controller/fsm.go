@@ -27,7 +27,7 @@ type fsm struct {
 	running     atomic.Bool // Raft is up: a restore is an installed snapshot, not the start
 	broken      error       // set once the log held what cannot be read; Raft's goroutine only
 	lastInstall time.Time
-	progress    bool // an entry was applied since the last install
+	progress    bool // an entry was applied since the last install, or what is installed goes further
 }
 
 // applied is what became of an entry: nil, metadata.ErrStaleEntry, metadata.ErrInvalid or ErrUnknownEntry, wrapped.
@@ -86,13 +86,15 @@ func (f *fsm) Restore(source io.ReadCloser) error {
 		return err
 	}
 	if f.running.Load() {
+		// A newer snapshot is progress too: another leader's, or of one that took its next while this node installed the last.
+		f.progress = f.progress || image.Offset() > f.hub.Image().Offset()
 		f.countInstall()
 	}
 	f.hub.reset(image)
 	return nil
 }
 
-// countInstall stops the node when a second snapshot is installed within a minute and nothing was applied in between.
+// countInstall stops the node when a second snapshot is installed within a minute that is no newer, and nothing was applied in between.
 func (f *fsm) countInstall() {
 	if f.metrics != nil {
 		f.metrics.installs.Inc()

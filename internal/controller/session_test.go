@@ -251,11 +251,15 @@ func TestTwoSnapshotInstallsWithoutProgressAreFatal(t *testing.T) {
 	var failed error
 	f := &fsm{hub: newHub(), clock: lifecycle.RealClock(), fail: func(err error) { failed = err }}
 	f.running.Store(true)
-	install := func() {
-		image, _, err := metadata.Empty().Apply(&internalv1.MetadataEntry{})
-		if err != nil {
+	image := metadata.Empty()
+	advance := func() {
+		var err error
+		if image, _, err = image.Apply(&internalv1.MetadataEntry{DecidedOn: uint64(image.Offset()), TimeMs: image.TimeMs()}); err != nil {
 			t.Fatal(err)
 		}
+	}
+	advance()
+	install := func() {
 		if err := f.Restore(io.NopCloser(bytesOf(t, image))); err != nil {
 			t.Fatal(err)
 		}
@@ -265,6 +269,9 @@ func TestTwoSnapshotInstallsWithoutProgressAreFatal(t *testing.T) {
 		t.Fatal(got)
 	}
 	install()
+	advance()
+	advance()
+	install() // by another leader, whose snapshot is newer
 	if failed != nil {
 		t.Fatalf("there was progress: %v", failed)
 	}
