@@ -210,7 +210,7 @@ func TestUnknownEntryStopsTheNode(t *testing.T) {
 
 func TestSnapshotsAndLateFollower(t *testing.T) {
 	tune := func(cfg *Config) {
-		cfg.SnapshotInterval, cfg.SnapshotThreshold, cfg.TrailingLogs = 20*time.Millisecond, 8, 4
+		cfg.SnapshotInterval, cfg.SnapshotThreshold, cfg.TrailingLogs = 20*time.Millisecond, 8, 16
 	}
 	c := startCluster(t, 3, tune)
 	newFakeBroker(1).join(c)

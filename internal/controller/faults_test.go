@@ -45,7 +45,9 @@ func TestAcknowledgedChangesSurviveFaults(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test
-	c := startCluster(t, 3, hasty)
+	c := startCluster(t, 3, func(cfg *Config) {
+		cfg.HeartbeatTimeout, cfg.ElectionTimeout, cfg.LeaseTimeout = 300*time.Millisecond, 300*time.Millisecond, 200*time.Millisecond
+	})
 	newFakeBroker(1).join(c)
 
 	ctx, cancel := context.WithCancel(context.Background())
@@ -75,7 +77,7 @@ func TestAcknowledgedChangesSurviveFaults(t *testing.T) {
 		} else {
 			n.stop()
 		}
-		pause := time.NewTimer(time.Duration(100+rng.IntN(400)) * time.Millisecond)
+		pause := time.NewTimer(time.Duration(200+rng.IntN(600)) * time.Millisecond)
 		<-pause.C
 		if c.active() != before {
 			changes++
