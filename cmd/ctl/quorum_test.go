@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,14 @@ func TestNoQuorum(t *testing.T) {
 	cluster.Kill(2)
 	cluster.Kill(3)
 	const timeout, patience = 3 * time.Second, 20 * time.Second
+	// Until node 1 has noticed, it may take a change on as the active controller, and not know what becomes of it.
+	cluster.Await("node 1 knows that there is no quorum", func() error {
+		code, _, notes := c.run("", false, "--timeout", "1s", "controller", "status")
+		if code != exitUnhealthy || !strings.Contains(notes, "NO_QUORUM") {
+			return fmt.Errorf("exit status %d: %s", code, notes)
+		}
+		return nil
+	})
 	// All at once: each waits its whole time.
 	t.Run("changes", func(t *testing.T) {
 		for _, line := range []string{
