@@ -155,6 +155,20 @@ func (r *recovery) producersUpTo(i int) error {
 	return nil
 }
 
+// sealedProducers is the state of the producers where the scanned segment s ends, which is the log's end: by the snapshot of that very
+// place where there is one, for it knows the batches that a cleaning has taken out of the segment; else by the batches.
+func (r *recovery) sealedProducers(s *segment) *producerState {
+	l := r.log
+	if !slices.Contains(r.snapshots, l.end) {
+		return l.producers
+	}
+	p, info, err := l.loadSnapshot(l.end)
+	if err != nil || (info.segmentBase != l.end && (info.segmentBase != s.base || info.position != l.pos)) {
+		return l.producers
+	}
+	return p
+}
+
 // unreadableError is a place of a segment that the medium does not give back.
 type unreadableError struct {
 	segment          *segment

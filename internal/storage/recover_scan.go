@@ -245,6 +245,7 @@ func (r *recovery) seal(i int, next int64) {
 		s.writeDigest(l.fs, &l.index)
 	}
 	if l.damage == nil && l.pos > 0 { // an empty segment's state has a snapshot already, which may be all there is
+		l.producers = r.sealedProducers(s)
 		info := snapshotInfo{offset: l.end, segmentBase: s.base, position: l.pos, maxTimestamp: l.index.maxTs}
 		_ = writeHint(l.fs, l.snapshotName(l.end), l.producers.encode(info)) //nolint:errcheck // a hint
 	}
