@@ -15,19 +15,26 @@ func (l *Log) osModeName() string { return path.Join(l.path, osModeMarker) }
 // MarkOSMode notes durably that records of the log may count as committed without being on the disk, before the first of
 // them does. Repeating it costs little. A failure leaves open whether the mark is there.
 func (l *Log) MarkOSMode() error {
-	if marked, err := l.OSMode(); err != nil || marked {
+	marked, err := l.OSMode()
+	if err != nil {
 		return err
 	}
-	f, err := l.fs.Create(l.osModeName())
-	if err != nil {
-		return fmt.Errorf("mark log %s for flush.mode=os: %w", l.tp, err)
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("mark log %s for flush.mode=os: %w", l.tp, err)
+	if !marked {
+		f, err := l.fs.Create(l.osModeName())
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("mark log %s for flush.mode=os: %w", l.tp, err)
+		}
 	}
 	l.mu.Lock()
-	l.dirtyDir = true
+	l.dirtyDir = l.dirtyDir || !marked
+	named := !l.dirtyDir // of a mark that was found the name may not be durable: whoever made it may have died before
 	l.mu.Unlock()
+	if named {
+		return nil
+	}
 	_, err = l.Sync()
 	return err
 }

@@ -45,3 +45,24 @@ func TestOSModeMarkSurvivesPowerLoss(t *testing.T) {
 		}
 	}
 }
+
+// A process dies between making the mark and syncing its name. The next one finds the mark, and it is durable once that has asked for it.
+func TestOSModeMarkOfADeadProcessBecomesDurable(t *testing.T) {
+	for seed := range uint64(20) {
+		mem := fsys.NewMem(seed, fsys.MemOptions{})
+		d := openTestDir(t, mem)
+		l := journaledLog(t, d, 0, Config{})
+		must(t, d.Checkpoint(LogCheckpoint{Log: l})) // nothing is left to be synced at the opening
+		must(t, l.Close(false))
+		f, err := mem.Create(l.osModeName())
+		must(t, err)
+		must(t, f.Close())
+		l, _, err = d.OpenLog(testPartition(0), Config{})
+		must(t, err)
+		must(t, l.MarkOSMode())
+		_, l, _ = reopened(t, mem.Crash(), 0, Config{})
+		if marked, err := l.OSMode(); err != nil || !marked {
+			t.Fatalf("seed %d: the mark is lost: %v", seed, err)
+		}
+	}
+}
