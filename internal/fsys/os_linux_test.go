@@ -77,3 +77,19 @@ func inMemory(t *testing.T, file *os.File, pages int) (n int) {
 	}
 	return n
 }
+
+// TestSyncFSKeepsItsHandle: the kernel tells an error of write-back to files that were open when it came, so that all syncs of a file
+// system go by one handle.
+func TestSyncFSKeepsItsHandle(t *testing.T) {
+	dir := t.TempDir()
+	below := filepath.Join(dir, "below")
+	must(t, os.Mkdir(below, 0o700))
+	first, err := syncHandle(dir)
+	must(t, err)
+	second, err := syncHandle(below)
+	must(t, err)
+	if first != second {
+		t.Error("another handle for the same file system")
+	}
+	must(t, OS().SyncFS(below))
+}

@@ -232,3 +232,26 @@ func TestRecompressBeyondTheLimit(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A body that compression leaves as large as it was stays uncompressed, as one that it makes larger does.
+func TestRecompressToTheSameSize(t *testing.T) {
+	random := make([]byte, 300)
+	rand.NewChaCha8([32]byte{1}).Read(random) //nolint:errcheck // it never fails
+	for _, codec := range []Codec{Gzip, Snappy, LZ4, Zstd} {
+		same := 0
+		for zeros := range 100 {
+			body := append(bytes.Clone(random), make([]byte, zeros)...)
+			compressed, err := codec.appendCompressed(nil, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(compressed) == len(body) {
+				same++
+			}
+			if _, stored, err := compressBody(body, codec); err != nil || (stored == codec) != (len(compressed) < len(body)) {
+				t.Fatalf("%s: %d bytes of %d are stored as %s, %v", codec, len(compressed), len(body), stored, err)
+			}
+		}
+		t.Logf("%s: %d bodies of the same size", codec, same)
+	}
+}

@@ -140,3 +140,29 @@ func TestCheckKeys(t *testing.T) {
 		}
 	}
 }
+
+// What is left of a batch without records has no delete horizon: its timestamps are the maximal one of what it was.
+func TestEmptyBatchHasNoHorizon(t *testing.T) {
+	key := func(i int) []byte { return []byte{byte(i)} }
+	var thin Thinner
+	batch := thinBatch(t, None, 3, key, func(int) []byte { return nil })
+	for round, horizon := range []int64{1_700_000_000_000, -1} {
+		if err := thin.Reset(batch, Limits{}); err != nil {
+			t.Fatal(err)
+		}
+		for thin.Next() {
+			if round == 0 {
+				thin.Keep()
+			}
+		}
+		out, err := thin.Append(nil, horizon)
+		if err != nil || thin.Err() != nil {
+			t.Fatal(err, thin.Err())
+		}
+		batch = out
+	}
+	h, err := Verify([][]byte{batch}, Limits{})
+	if _, has := h.DeleteHorizon(); err != nil || has || h.Count != 0 || h.BaseTimestamp != 1014 || h.MaxTimestamp != 1014 {
+		t.Fatalf("%+v, %v", h, err)
+	}
+}

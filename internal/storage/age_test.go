@@ -66,3 +66,22 @@ func TestRollAged(t *testing.T) {
 		t.Errorf("trimming to the end lets %d segments go, %d bytes of %d", n, size, len(want))
 	}
 }
+
+// A segment that was found with a first batch from the future counts as begun now: it is rolled in its time.
+func TestRollAgedFromTheFuture(t *testing.T) {
+	mem := fsys.NewMem(1, fsys.MemOptions{})
+	d := openTestDir(t, mem)
+	l, err := d.CreateLog(testPartition(0), Config{})
+	must(t, err)
+	data, h := makeBatch(t, noProducer, 1, 1, 100, 1_000_000)
+	_, err = l.AppendLeader([][]byte{data}, h, 1, 1000)
+	must(t, err)
+	_, err = l.Sync()
+	must(t, err)
+	_, l, _ = reopened(t, mem.CrashProcess(), 0, Config{})
+	for i, now := range []int64{5000, 5099, 5100} {
+		if rolled, err := l.RollAged(now, 100); err != nil || rolled != (i == 2) {
+			t.Fatalf("at %d: %t, %v", now, rolled, err)
+		}
+	}
+}

@@ -62,6 +62,23 @@ func TestCheckRange(t *testing.T) {
 	}
 }
 
+// A batch that a range holds a part of counts for no digest of it.
+func TestCheckOfAPartOfABatch(t *testing.T) {
+	mem, _, _ := damagedLog(t, 10)
+	l, _, err := openTestDir(t, mem).OpenLog(testPartition(0), Config{})
+	must(t, err)
+	for _, r := range [][2]int64{{0, 3}, {1, 5}, {3, 4}, {2, 19}} {
+		want, err := l.RangeDigest(r[0], r[1])
+		must(t, err)
+		for _, deep := range []bool{false, true} {
+			res, err := l.CheckRange(r[0], r[1], 1<<20, deep)
+			if must(t, err); res.Damage != nil || res.Digest.Sum != want.Sum || res.Digest.Batches != want.Batches {
+				t.Errorf("%v, deep %t: %+v, want %+v", r, deep, res.Digest, want)
+			}
+		}
+	}
+}
+
 // What a running broker found damaged is known to the next start, which tells of it as of what it finds itself, until the
 // damage is discarded; what was mended meanwhile is forgotten.
 func TestDamageIsRemembered(t *testing.T) {

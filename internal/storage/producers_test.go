@@ -82,6 +82,27 @@ func TestProducerRingGrowsLazily(t *testing.T) {
 	}
 }
 
+// A snapshot keeps the order of a window that is full: the producer's next batch is the one that follows the last, and the oldest goes
+// first from then on.
+func TestSnapshotOfAFullWindow(t *testing.T) {
+	s := newProducerState()
+	for i := range int32(MaxProducerBatches + 10) {
+		s.apply(header(1, 0, i, 1, int64(i)), 1)
+	}
+	back, _, err := decodeProducers(s.encode(snapshotInfo{offset: 1000, maxTimestamp: noTimestamp}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range int32(10) {
+		if got, want := back.byID[1], s.byID[1]; got.at(0) != want.at(0) || got.last() != want.last() {
+			t.Fatalf("%d batches later: from %+v to %+v, want from %+v to %+v", i, got.at(0), got.last(), want.at(0), want.last())
+		}
+		for _, p := range []*producerState{s, back} {
+			p.apply(header(1, 0, MaxProducerBatches+10+i, 1, 2000+int64(i)), 1)
+		}
+	}
+}
+
 func TestSnapshotRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newProducerState()

@@ -110,3 +110,16 @@ func TestADiskThatWasFullNeedsClearlyMoreRoom(t *testing.T) {
 		t.Error("901 bytes free: full")
 	}
 }
+
+// The reserve takes its room also where the system cannot ask for it ahead.
+func TestReserveWithoutPreallocation(t *testing.T) {
+	for _, without := range []bool{false, true} {
+		mem := fsys.NewMem(1, fsys.MemOptions{NoPreallocate: without})
+		must(t, mem.MkdirAll("data"))
+		s := &space{fs: mem, dir: "data", reserve: 5000}
+		must(t, s.keep())
+		if info, err := mem.Stat("data/" + reserveName); err != nil || info.Size != 5000 {
+			t.Errorf("without preallocation %t: %d bytes, %v", without, info.Size, err)
+		}
+	}
+}

@@ -427,6 +427,31 @@ func TestPrepareThatFailsCanBeRepeatedUnlessASyncFailed(t *testing.T) {
 	}
 }
 
+// A process is killed at any operation of making the files. The next one, which may find them whole, makes their names durable before
+// anything in them counts.
+func TestFilesOfADeadProcessBecomeDurable(t *testing.T) {
+	k := int64(1)
+	for killed := true; killed; k++ {
+		disk := newDisk(t, 1)
+		j := openTest(t, disk)
+		must(t, j.Clear())
+		disk.CrashAt(disk.Ops() + k)
+		err := j.Prepare()
+		if killed = errors.Is(err, fsys.ErrCrashed); !killed {
+			must(t, err)
+		}
+		disk = disk.CrashProcess()
+		j = ready(t, disk)
+		write(t, j, frame(1, 1, 10))
+		for seed := range uint64(10) {
+			wantFound(t, disk.Clone(seed).Crash(), frame(1, 1, 10))
+		}
+	}
+	if k < 10 {
+		t.Fatalf("%d operations", k)
+	}
+}
+
 func TestAnotherFileSizeReplacesTheFiles(t *testing.T) {
 	disk := newDisk(t, 1)
 	j := ready(t, disk)
