@@ -126,7 +126,7 @@ func decodeJournal(data []byte) (states map[model.TopicPartition]logState, good 
 func journalTorn(data []byte, good int) bool {
 	rest := data[good:]
 	if good < journalHeaderSize {
-		return allZero(data) // the header was written with the first frames and synced
+		return false // the file was synced before it got its name
 	}
 	if wholeBody(rest) {
 		return false

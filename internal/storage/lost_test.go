@@ -31,6 +31,15 @@ func TestR6LossesAreToldUntilTheyAreRecorded(t *testing.T) {
 			must(t, errors.Join(f.Truncate(0), f.SyncData(), f.Close()))
 			return mem
 		},
+		"first segment": func(t *testing.T, mem *fsys.Mem, _ *Dir, l *Log) *fsys.Mem {
+			must(t, l.Roll())
+			appendTo(t, l, 1, 3, 2, 10)
+			_, err := l.Sync()
+			must(t, err)
+			mem = mem.CrashProcess()
+			must(t, errors.Join(mem.Remove(l.segs[0].logName()), mem.SyncDir(l.path)))
+			return mem
+		},
 		"failed sync": func(t *testing.T, mem *fsys.Mem, _ *Dir, l *Log) *fsys.Mem {
 			appendTo(t, l, 1, 3, 2, 10)
 			mem.FailAt(mem.Ops()+1, syscall.EIO)
@@ -108,4 +117,32 @@ func findLost(mem *fsys.Mem) (told bool, d *Dir, err error) {
 		told = told || (tp == testPartition(0) && report.LostData())
 	}
 	return told, d, nil
+}
+
+// A write of the journal that a crash has cut short was promised to nobody: that a log lacks its first segment shows beside one, too.
+func TestATornJournalHidesNoLostBeginning(t *testing.T) {
+	for _, torn := range []bool{false, true} {
+		mem := fsys.NewMem(1, fsys.MemOptions{})
+		d := openTestDir(t, mem)
+		l, err := d.CreateLog(testPartition(0), Config{})
+		must(t, err)
+		appendTo(t, l, 1, 1, 2, 10)
+		must(t, l.Roll())
+		appendTo(t, l, 1, 2, 2, 10)
+		_, err = l.Sync()
+		must(t, err)
+		must(t, d.Checkpoint(LogCheckpoint{Log: l, HighWatermark: 4}))
+		mem = mem.CrashProcess()
+		must(t, mem.Remove(l.segs[0].logName()))
+		if torn {
+			f, err := mem.Open("data/" + journalName)
+			must(t, err)
+			_, err = f.Append(appendFrame(nil, journalFrameLost, testPartition(1))[:20])
+			must(t, errors.Join(err, f.Close()))
+		}
+		d, l, report := reopened(t, mem, 0, Config{})
+		if d.Report().JournalTorn != torn || report.Damage == nil || report.Damage.From != 0 || report.Damage.To != 2 || l.LogStartOffset() != 0 {
+			t.Errorf("torn %t: [%d, %d), damaged %+v", torn, l.LogStartOffset(), l.LogEndOffset(), report.Damage)
+		}
+	}
 }

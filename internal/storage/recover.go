@@ -97,14 +97,18 @@ func (r *recovery) run() error {
 func (r *recovery) headMissing() bool {
 	l := r.log
 	return len(l.segs) > 0 && l.segs[0].base > r.saved.logStart && r.point <= r.saved.logStart &&
-		(r.report.Known || l.dir.report.JournalDamagedBytes == 0)
+		(r.report.Known || l.dir.journalWhole())
 }
+
+// journalWhole says whether the journal held all that it ever acknowledged, as far as can be told: a torn last write was promised to
+// nobody, so that it may not hide that a log lacks its beginning.
+func (d *Dir) journalWhole() bool { return d.report.JournalDamagedBytes == 0 || d.report.JournalTorn }
 
 // missHead notes as damage that the log begins behind its LogStartOffset. Segments are removed only once a higher one is durable.
 func (r *recovery) missHead() {
 	l := r.log
 	first := l.segs[0]
-	if !r.report.Known || l.dir.report.JournalDamagedBytes > 0 || first.base <= r.saved.logStart {
+	if !r.report.Known || !l.dir.journalWhole() || first.base <= r.saved.logStart {
 		return
 	}
 	l.start = r.saved.logStart
