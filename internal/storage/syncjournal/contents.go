@@ -49,7 +49,8 @@ type part struct {
 	liveFrom         uint64                       // the highest that a round has
 	damage           []*DamageError
 	torn             bool
-	end              int64 // where reading has ended
+	end              int64  // where reading has ended
+	forgets          uint64 // frames that forget, in all rounds
 }
 
 // roundAt is where a round lies that was read whole.
@@ -239,6 +240,22 @@ func (c *Contents) GiveUpIdle() (gave bool, err error) {
 		}
 	}
 	return gave, nil
+}
+
+// IdleBytes is what GiveUpIdle would make free.
+func (c *Contents) IdleBytes() (bytes int64) {
+	if len(c.Damage) > 0 {
+		return 0
+	}
+	for i, name := range fileNames {
+		if slices.ContainsFunc(c.parts, func(p *part) bool { return p.generation%2 == uint64(i) }) { //nolint:gosec // 0 or 1
+			continue
+		}
+		if info, err := c.fs.Stat(path.Join(c.dir, name)); err == nil {
+			bytes += max(0, info.Size-pageBytes)
+		}
+	}
+	return bytes
 }
 
 // Each gives the live frames to visit, in the order in which they were written; the data are valid until it returns. It

@@ -74,6 +74,7 @@ func (s *scanner) next() error {
 	s.seen = h.forgets + forgets
 	s.position += pageCeil(h.length)
 	s.expect++
+	s.part.forgets = s.seen
 	return err
 }
 
