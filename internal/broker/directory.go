@@ -96,6 +96,10 @@ func (n *Node) tellOfReplay(replay storage.Replay) {
 	if replay.Frames > 0 {
 		n.log.Info("replayed the sync journal", "partitions", replay.Logs, "frames", replay.Frames, "bytes", replay.Bytes)
 	}
+	if replay.Deferred > 0 {
+		n.log.Error("the disk has no room for all that the sync journal brings back after the power loss: these logs stay closed, and "+
+			"nothing of them is lost; delete or trim topics, or make the disk larger", "partitions", replay.Deferred, "bytes", replay.DeferredBytes)
+	}
 }
 
 func bootID() string {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/model"
@@ -77,6 +78,8 @@ type Dir struct {
 	backlog *BacklogGate
 	synced  bool // everything found at the opening was made durable then
 
+	deferred atomic.Pointer[deferral] // nil where everything in the sync journal has been put back
+
 	topics sync.Mutex // held while a topic's directory is made with a log's in it, or removed because it is empty; no other is taken then
 	noting sync.Mutex // held while logs are asked for their states and these are written; taken before all others
 
@@ -123,7 +126,7 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
-	durable, err := d.replay()
+	replayed, err := d.replay(found)
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
@@ -142,7 +145,7 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 	}
 	d.report.JournalTorn = d.journal.torn
 	d.journal.onFailure = d.noteSyncFailure
-	if err := d.noteReplayed(durable, there); err != nil {
+	if err := d.noteReplayed(replayed, there); err != nil {
 		return nil, errors.Join(fmt.Errorf("open data directory %s: %w", dirPath, err), d.journal.close())
 	}
 	if err := d.space.keep(); err != nil {
@@ -411,7 +414,7 @@ func (d *Dir) unclaim(tp model.TopicPartition, open *Log) {
 }
 
 // CreateLog makes an empty log. Nothing is synced yet: the log is there for good after its first Sync. The error wraps
-// ErrLogExists when the partition has a directory already.
+// ErrLogExists when the partition has a directory already; it is a *DeferredError while the sync journal holds frames of an earlier one.
 func (d *Dir) CreateLog(tp model.TopicPartition, cfg Config) (log *Log, err error) {
 	if tp.TopicID.IsZero() || tp.Partition < 0 {
 		return nil, fmt.Errorf("create log: %s is no partition", tp)
@@ -430,6 +433,9 @@ func (d *Dir) CreateLog(tp model.TopicPartition, cfg Config) (log *Log, err erro
 		return nil, fmt.Errorf("%w: %s", ErrLogExists, tp)
 	} else if !fsys.IsNotExist(err) {
 		return nil, err
+	}
+	if err := d.deferredLog(tp); err != nil {
+		return nil, fmt.Errorf("create log %s: %w", tp, err)
 	}
 	// What the journal may remember of an earlier log of that name must not apply to this one.
 	if _, known := d.journal.state(tp); known {
@@ -452,7 +458,8 @@ func (d *Dir) CreateLog(tp model.TopicPartition, cfg Config) (log *Log, err erro
 }
 
 // OpenLog opens and recovers a log. The report says what was cut and found; it is meaningful without an error only. The
-// error wraps ErrNoLog when there is no directory for the partition, ErrLogExists when it is open already.
+// error wraps ErrNoLog when there is no directory for the partition, ErrLogExists when it is open already; it is a *DeferredError
+// where the disk has no room for what the sync journal holds of the log.
 func (d *Dir) OpenLog(tp model.TopicPartition, cfg Config) (log *Log, report RecoveryReport, err error) {
 	open, err := d.claim(tp)
 	if err != nil {
@@ -472,6 +479,9 @@ func (d *Dir) OpenLog(tp model.TopicPartition, cfg Config) (log *Log, report Rec
 		return nil, report, fmt.Errorf("%w: %s", ErrNoLog, tp)
 	} else if err != nil {
 		return nil, report, err
+	}
+	if err := d.deferredLog(tp); err != nil {
+		return nil, report, fmt.Errorf("open log %s: %w", tp, err)
 	}
 	if err := d.leaveShared(tp); err != nil { // of when it was open before: recovery may change it
 		return nil, report, fmt.Errorf("open log %s: %w", tp, err)
@@ -515,7 +525,8 @@ func (d *Dir) leaveTopic(dir string) {
 }
 
 // StrayLog puts a log of an unknown topic aside durably, under a name that ends in .stray, and keeps its data. An open
-// one is closed. It returns the new path, empty when there was no such log.
+// one is closed. It returns the new path, empty when there was no such log. The error is a *DeferredError where the disk has no room
+// for what the sync journal holds of the log.
 func (d *Dir) StrayLog(tp model.TopicPartition) (string, error) { return d.setAside(tp, straySuffix) }
 
 // setAside closes and renames a log and makes the journal forget it.
@@ -525,9 +536,14 @@ func (d *Dir) setAside(tp model.TopicPartition, suffix string) (aside string, er
 		return "", err
 	}
 	defer func() { d.unclaim(tp, nil) }()
-	if open != nil {
+	switch {
+	case open != nil:
 		err = open.abandon()
-	} else {
+	case suffix == straySuffix:
+		if err = d.deferredLog(tp); err == nil {
+			err = d.leaveShared(tp)
+		}
+	default:
 		err = d.leaveShared(tp)
 	}
 	if err != nil {
@@ -549,6 +565,9 @@ func (d *Dir) setAside(tp model.TopicPartition, suffix string) (aside string, er
 		return "", fmt.Errorf("set log %s aside: %w", tp, err)
 	}
 	if err := d.journal.commit(logUpdate{tp: tp, change: logForget}); err != nil {
+		return "", err
+	}
+	if err := d.dropDeferred(tp); err != nil {
 		return "", err
 	}
 	return aside, d.settleSuspect(tp)

@@ -36,7 +36,8 @@
 // A few logs are synced by themselves. Many are synced together: by the sync journal (internal/storage/syncjournal), which makes
 // them durable by one sync of one file, or by one sync of the file system, where the journal does not take them. So there
 // are two ends: DurableEnd, which is acknowledged, and FiledEnd, up to which a log does without the journal. What may change
-// a log besides appends is said at sharedJournal. OpenDir writes what the journal holds to the segments first.
+// a log besides appends is said at sharedJournal. OpenDir writes what the journal holds to the segments first;
+// logs that the disk has no room for are deferred ([DeferredError]).
 //
 // # Damage
 //

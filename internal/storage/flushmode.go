@@ -5,6 +5,7 @@ import (
 	"path"
 
 	"github.com/penstock-io/penstock/internal/fsys"
+	"github.com/penstock-io/penstock/internal/model"
 )
 
 // osModeMarker is a file of a log that was written in flush.mode=os and not flushed whole since.
@@ -50,8 +51,11 @@ func (l *Log) ClearOSMode() error {
 
 // OSMode says whether the mark of MarkOSMode is there: after a restart of the machine without a clean shutdown the log may have
 // lost records that it vouched for.
-func (l *Log) OSMode() (bool, error) {
-	_, err := l.fs.Stat(l.osModeName())
+func (l *Log) OSMode() (bool, error) { return l.dir.OSMode(l.tp) }
+
+// OSMode is Log.OSMode for a log that need not be open.
+func (d *Dir) OSMode(tp model.TopicPartition) (bool, error) {
+	_, err := d.fs.Stat(path.Join(d.logDir(tp), osModeMarker))
 	if fsys.IsNotExist(err) {
 		return false, nil
 	}

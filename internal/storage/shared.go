@@ -65,8 +65,9 @@ type sharedJournal struct {
 // errShared says that the journal takes nothing now: the logs' own files are to be synced.
 var errShared = errors.New("the sync journal takes nothing now")
 
-// open makes the journal usable, and durably empty: everything that it held has been replayed.
-func (j *sharedJournal) open() error {
+// open makes the journal usable, and durably empty: everything that it held has been replayed. Where that is not so yet (clear is
+// false) it takes nothing.
+func (j *sharedJournal) open(clear bool) error {
 	for j.salt == 0 {
 		id := model.NewUUID()
 		j.salt = binary.BigEndian.Uint64(id[8:])
@@ -75,7 +76,10 @@ func (j *sharedJournal) open() error {
 	if err != nil {
 		return err
 	}
-	if err := journal.Clear(); err != nil {
+	if clear {
+		err = journal.Clear()
+	}
+	if err != nil {
 		return errors.Join(err, journal.Close())
 	}
 	j.journal = journal
@@ -109,17 +113,24 @@ func (j *sharedJournal) makeReady() error {
 }
 
 func (j *sharedJournal) wantsFiles() bool {
-	return j.fileBytes > 0 && !j.off.Load() && !j.journal.Ready()
+	return j.fileBytes > 0 && !j.off.Load() && !j.keeps() && !j.journal.Ready()
 }
 
 // wantsWork says whether there is something to do in the background: files to be made, or an earlier generation to be released.
 func (j *sharedJournal) wantsWork() bool { return j.wantsFiles() || j.behind() }
 
-// behind says whether an earlier generation lives.
-func (j *sharedJournal) behind() bool { return j.journal.OldestLive() < j.journal.Generation() }
+// behind says whether an earlier generation of this process lives.
+func (j *sharedJournal) behind() bool {
+	return !j.keeps() && j.journal.OldestLive() < j.journal.Generation()
+}
 
-// live says whether a crash would bring anything back.
-func (j *sharedJournal) live() bool { return j.journal.OldestLive() <= j.journal.Generation() }
+// live says whether a crash would bring anything back of what this process has written.
+func (j *sharedJournal) live() bool {
+	return !j.keeps() && j.journal.OldestLive() <= j.journal.Generation()
+}
+
+// keeps says that the journal keeps what is deferred, and takes nothing.
+func (j *sharedJournal) keeps() bool { return j.dir.deferred.Load() != nil }
 
 // write makes what the logs have appended durable in the journal, as rounds, and returns how many logs, from the first on, are
 // done. errShared says that it takes no more now; any other error is a failed sync of the rest.
@@ -335,8 +346,12 @@ const settleWait = 12
 
 // Settle files what only the sync journal holds, once no round has come since the call before, or after many calls: it is for the sweeper, so that
 // little has to be replayed after a crash, and nothing once the directory is quiet. Without anything in the journal it
-// costs nothing. An error wraps ErrSyncFailed: the directory has failed.
+// costs nothing. It also puts back what is deferred, as far as there is room now: such logs can be opened then. An error wraps
+// ErrSyncFailed or ErrJournalFailed: the directory has failed.
 func (d *Dir) Settle() error {
+	if err := d.putBack(); err != nil {
+		return err
+	}
 	j := &d.shared
 	j.mu.Lock()
 	due := j.settled == j.rounds || j.waited >= settleWait
@@ -351,8 +366,11 @@ func (d *Dir) Settle() error {
 	return j.file()
 }
 
-// clear makes the journal empty, durably, where every log was closed cleanly.
+// clear makes the journal empty, durably, where every log was closed cleanly. What is deferred stays.
 func (j *sharedJournal) clear() error {
+	if j.keeps() {
+		return nil
+	}
 	if err := j.file(); err != nil {
 		return err
 	}

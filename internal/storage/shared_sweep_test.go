@@ -96,13 +96,7 @@ func (x *sharedSweep) step(op byte, i int) error {
 	s := &x.logs[i]
 	switch op {
 	case 'a':
-		x.builds++
-		data, h := makeBatch(x.t, noProducer, x.builds, 2, 60+x.builds%5*50, int64(1000+x.builds))
-		res, err := s.log.AppendLeader([][]byte{data}, h, s.epoch, 1)
-		if err == nil {
-			s.batches = append(s.batches, sharedBatch{res.BaseOffset, res.LogEndOffset, stamped(data, res.BaseOffset, s.epoch)})
-		}
-		return err
+		return x.append(s, 60+(x.builds+1)%5*50)
 	case 'j', 'J':
 		return x.syncJournaled(op == 'J', i)
 	case 's':
@@ -138,6 +132,16 @@ func (x *sharedSweep) step(op byte, i int) error {
 		return errors.Join(x.dir.Settle(), x.dir.Settle())
 	}
 	panic("no such step")
+}
+
+func (x *sharedSweep) append(s *sharedLog, size int) error {
+	x.builds++
+	data, h := makeBatch(x.t, noProducer, x.builds, 2, size, int64(1000+x.builds))
+	res, err := s.log.AppendLeader([][]byte{data}, h, s.epoch, 1)
+	if err == nil {
+		s.batches = append(s.batches, sharedBatch{res.BaseOffset, res.LogEndOffset, stamped(data, res.BaseOffset, s.epoch)})
+	}
+	return err
 }
 
 func (x *sharedSweep) syncJournaled(all bool, i int) error {
@@ -207,9 +211,9 @@ func (x *sharedSweep) remove(op byte, i int) error {
 	s.going, s.durable, s.noted = true, 0, false
 	var err error
 	if op == 'd' {
-		err = x.dir.DeleteLog(s.log.tp)
+		err = x.dir.DeleteLog(x.partition(i))
 	} else {
-		_, err = x.dir.StrayLog(s.log.tp)
+		_, err = x.dir.StrayLog(x.partition(i))
 	}
 	if err != nil {
 		return err

@@ -13,6 +13,8 @@ import (
 // offlineReplay is what the sync journal would bring back of one log.
 type offlineReplay struct {
 	end, bytes     int64
+	lacks          int64 // what the segments must grow by
+	deferred       bool  // the disk has no room for that: the log stays closed
 	base, position int64 // of the first byte, and the segment it lies in
 }
 
@@ -42,7 +44,7 @@ func (o *Offline) readShared() (*syncjournal.Contents, error) {
 	if err != nil {
 		return nil, err
 	}
-	return contents, contents.Each(func(f syncjournal.Frame) error {
+	err = contents.Each(func(f syncjournal.Frame) error {
 		r := o.replays[f.Log]
 		if r == nil {
 			r = &offlineReplay{base: f.SegmentBase, position: f.Position}
@@ -52,6 +54,39 @@ func (o *Offline) readShared() (*syncjournal.Contents, error) {
 		r.end = max(r.end, f.EndOffset)
 		return nil
 	})
+	if err != nil {
+		return contents, err
+	}
+	return contents, o.findDeferred(root, contents)
+}
+
+// findDeferred says which logs the next start would leave closed, were it now.
+func (o *Offline) findDeferred(root string, contents *syncjournal.Contents) error {
+	d := &Dir{fs: o.fs, path: root, space: &space{fs: o.fs, dir: root}}
+	needs, err := replayNeeds(o.fs, contents, d.logDir)
+	if err != nil {
+		return err
+	}
+	free, err := o.fs.FreeBytes(root)
+	if err != nil {
+		return err
+	}
+	found, err := d.scanTopics(false)
+	if err != nil {
+		return err
+	}
+	free += contents.IdleBytes()
+	left := leftOut(needs, free-bookkeeping(len(found)))
+	if info, err := o.fs.Stat(path.Join(root, reserveName)); err == nil && info.Size > 0 {
+		if left = leftOut(needs, free); len(left) > 0 {
+			left = leftOut(needs, free+info.Size-bookkeeping(len(found)))
+		}
+	}
+	for tp, r := range o.replays {
+		_, deferred := left[tp]
+		r.lacks, r.deferred = needs[tp], deferred || len(left) > 0 && len(contents.Damage) > 0
+	}
+	return nil
 }
 
 // verifyShared tells what the sync journal holds, and what of it cannot be read.
@@ -74,6 +109,10 @@ func (o *Offline) verifyShared(root string) error {
 	for _, tp := range slices.SortedFunc(maps.Keys(o.replays), comparePartitions) {
 		r := o.replays[tp]
 		switch {
+		case there[tp] && r.deferred:
+			o.note(SeverityNote, name, -1, r.end-1,
+				fmt.Sprintf("it holds %d bytes of %s up to that offset, and the disk has no room for the %d that its segments lack", r.bytes, tp, r.lacks),
+				"the log stays closed until there is room, and nothing is lost: delete or trim topics, or make the disk larger")
 		case there[tp]:
 			o.note(SeverityNote, name, -1, r.end-1, fmt.Sprintf("it holds %d bytes of %s up to that offset, which its segments may lack", r.bytes, tp),
 				"written to the segments before the log is opened")
