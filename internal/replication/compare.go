@@ -267,7 +267,7 @@ const stalledAfter = 2 * time.Second
 
 // Disk tells what is wrong with the data directory; nil for nothing. It takes no lock that a hanging disk may hold.
 func (m *Manager) Disk() *internalv1.DiskState {
-	state := &internalv1.DiskState{Full: m.opts.Dir.Full()}
+	state := &internalv1.DiskState{Full: m.opts.Dir.Full() || m.hasClosed()}
 	if m.opts.Stalled != nil {
 		switch stall := m.opts.Stalled(); {
 		case stall >= stalledAfter:

@@ -213,7 +213,8 @@ func (m *Manager) endDiscard(p *partition, seq uint64, pending *storage.PendingD
 
 // giveUp is a wish on its way to the controller.
 type giveUp struct {
-	p *partition
+	p  *partition // nil where its log cannot be opened
+	tp model.TopicPartition
 	core.GiveUp
 	reason   string
 	logWhole bool // its disk takes no more, that is all
@@ -262,7 +263,7 @@ func (m *Manager) sendGiveUps(ctx context.Context, list []giveUp) {
 	req := &internalv1.GiveUpSeatsRequest{BrokerId: int32(m.opts.NodeID), BrokerEpoch: int64(epoch)}
 	for _, q := range list {
 		req.Seats = append(req.Seats, &internalv1.GivenUpSeat{
-			TopicId: q.p.tp.TopicID.Bytes(), Partition: q.p.tp.Partition, LeaderEpoch: int32(q.LeaderEpoch), Reason: q.reason, LogWhole: q.logWhole,
+			TopicId: q.tp.TopicID.Bytes(), Partition: q.tp.Partition, LeaderEpoch: int32(q.LeaderEpoch), Reason: q.reason, LogWhole: q.logWhole,
 		})
 	}
 	ctx, cancel := context.WithTimeout(ctx, giveUpTimeout)
@@ -276,11 +277,14 @@ func (m *Manager) sendGiveUps(ctx context.Context, list []giveUp) {
 		if err == nil && i < len(resp.GetResults()) {
 			result := resp.GetResults()[i]
 			accepted = result.GetErrorCode() == int32(model.CodeNone)
-			m.opts.Logger.Info("a replica gives up its seat", "partition", q.p.tp.String(), "leader_epoch", q.LeaderEpoch, "reason", q.reason,
+			m.opts.Logger.Info("a replica gives up its seat", "partition", q.tp.String(), "leader_epoch", q.LeaderEpoch, "reason", q.reason,
 				"accepted", accepted, "code", model.ErrorCode(result.GetErrorCode()).String(), "detail", result.GetMessage())
 		}
 		if accepted {
 			m.metrics.seatsGivenUp.Inc()
+		}
+		if q.p == nil {
+			continue
 		}
 		m.run(q.p, func(*effects) core.Output {
 			if q.logWhole {

@@ -24,6 +24,7 @@ func (m *Manager) dropUnknown(image *metadata.Image, delta *metadata.Delta, firs
 	if !first && !delta.All && len(delta.DeletedTopics) == 0 {
 		return
 	}
+	m.dropClosed(image)
 	for _, p := range m.allPartitions() {
 		if _, ok := image.TopicByID(p.tp.TopicID); ok {
 			continue
@@ -112,6 +113,9 @@ func (m *Manager) clearLogs(image *metadata.Image, tps []model.TopicPartition) e
 			continue
 		}
 		aside, err := m.opts.Dir.StrayLog(tp)
+		if lacksRoom(err) { // once it can be opened, the next image has it set aside, or the next start
+			continue
+		}
 		m.opts.Logger.Warn("data of an unknown topic set aside", "partition", tp.String(), "path", aside)
 		errs = append(errs, err)
 	}

@@ -184,7 +184,8 @@ type Manager struct {
 	caughtUp    bool // an image with the own registration was seen
 	closing     bool
 	partitions  map[model.TopicPartition]*partition
-	found       map[model.TopicPartition]recovered // logs of Recover that no image has named yet
+	found       map[model.TopicPartition]recovered  // logs of Recover that no image has named yet
+	closed      map[model.TopicPartition]*closedLog // logs that cannot be opened for lack of room
 
 	fetchMu  sync.Mutex // taken before a fetcher's mu
 	fetchers map[fetcherKey]*fetcher
@@ -211,6 +212,7 @@ func NewManager(opts Options) (*Manager, error) {
 	m := &Manager{
 		opts: opts, started: opts.Clock.Now(), image: metadata.Empty(), brokerEpoch: model.NoBrokerEpoch,
 		partitions: map[model.TopicPartition]*partition{}, found: map[model.TopicPartition]recovered{},
+		closed:    map[model.TopicPartition]*closedLog{},
 		fetchers:  map[fetcherKey]*fetcher{},
 		deletions: make(chan struct{}, 1),
 	}
@@ -263,6 +265,9 @@ func (m *Manager) lookup(tp model.TopicPartition) (*partition, error) {
 	}
 	if _, ok := m.image.Partition(tp); !ok {
 		return nil, model.Errorf(model.CodeUnknownTopicOrPartition, "topic %s has no partition %d", tp.TopicID, tp.Partition)
+	}
+	if err := m.closedError(tp); err != nil {
+		return nil, err
 	}
 	return nil, model.Errorf(model.CodeNotLeaderForPartition, "broker %d holds no replica of %s; ask its leader", m.opts.NodeID, tp)
 }

@@ -247,10 +247,10 @@ func (m *Manager) settle(p *partition, fx *effects) {
 		if err := p.log.Failed(); err != nil {
 			reason = err.Error()
 		}
-		m.giveUps.add(giveUp{p: p, GiveUp: *fx.giveUp, reason: reason})
+		m.giveUps.add(giveUp{p: p, tp: p.tp, GiveUp: *fx.giveUp, reason: reason})
 	}
 	if fx.handOver != nil {
-		m.giveUps.add(giveUp{p: p, GiveUp: *fx.handOver, reason: "its disk is full", logWhole: true})
+		m.giveUps.add(giveUp{p: p, tp: p.tp, GiveUp: *fx.handOver, reason: "its disk is full", logWhole: true})
 	}
 	if fx.proposal != nil {
 		m.proposals.add(p, *fx.proposal)

@@ -93,7 +93,15 @@ func (m *Manager) publishPartition(image *metadata.Image, topic *metadata.Topic,
 			return
 		}
 		var err error
-		if p, err = m.addPartition(tp, topic.Name, settings); err != nil {
+		p, err = m.addPartition(tp, topic.Name, settings)
+		if lacksRoom(err) {
+			m.setClosed(tp, err)
+		}
+		if m.staysClosed(tp, err) {
+			m.passOn(tp, partitionState(image, state, settings))
+			return
+		}
+		if err != nil {
 			m.opts.Logger.Error("the log of a new replica cannot be made", "partition", tp.String(), "error", err)
 			return
 		}
@@ -129,9 +137,8 @@ func (m *Manager) addPartition(tp model.TopicPartition, topic string, settings m
 		log.Reconfigure(logConfig(settings))
 	} else {
 		if log, err = m.opts.Dir.CreateLog(tp, logConfig(settings)); errors.Is(err, storage.ErrLogExists) {
-			var report storage.RecoveryReport
-			log, report, err = m.opts.Dir.OpenLog(tp, logConfig(settings))
-			highWatermark = report.HighWatermark
+			have, err = m.openClosed(tp, settings)
+			log, highWatermark = have.log, have.report.HighWatermark
 		}
 		if err != nil {
 			return nil, err
@@ -151,6 +158,7 @@ func (m *Manager) addPartition(tp model.TopicPartition, topic string, settings m
 	p.seen.Store(&roleView{leader: model.NoNode, leaderEpoch: model.NoLeaderEpoch})
 	m.mu.Lock()
 	m.partitions[tp] = p
+	delete(m.closed, tp)
 	m.mu.Unlock()
 	return p, nil
 }

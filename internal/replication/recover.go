@@ -85,6 +85,18 @@ func (m *Manager) openLogs(ctx context.Context, tps []model.TopicPartition) (sta
 					return err
 				}
 				log, report, err := m.opts.Dir.OpenLog(tps[i], storage.Config{})
+				if lacksRoom(err) {
+					state, err := m.noteClosed(tps[i], err)
+					if err != nil {
+						return fmt.Errorf("open log %s: %w", tps[i], err)
+					}
+					if state != nil {
+						mu.Lock()
+						states = append(states, state)
+						mu.Unlock()
+					}
+					continue
+				}
 				if err != nil {
 					return fmt.Errorf("open log %s: %w", tps[i], err)
 				}
@@ -133,8 +145,10 @@ func (m *Manager) lostReason(log *storage.Log, report storage.RecoveryReport) (s
 	if marked, err := log.OSMode(); err != nil || !marked {
 		return "", err
 	}
-	return "it was written in flush.mode=os, and the machine has restarted without a clean stop", nil
+	return osModeLost, nil
 }
+
+const osModeLost = "it was written in flush.mode=os, and the machine has restarted without a clean stop"
 
 func dataLost(r storage.RecoveryReport) string {
 	switch {

@@ -74,6 +74,7 @@ func (m *Manager) sweepLoop(ctx context.Context) error {
 			if err := m.opts.Dir.Settle(); err != nil {
 				m.diskFailed(err)
 			}
+			m.retryClosed()
 			if err := m.checkpoint(m.allPartitions()); err != nil {
 				m.diskFailed(err)
 			}
