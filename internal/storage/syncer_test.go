@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"syscall"
 	"testing"
@@ -15,7 +16,10 @@ import (
 	"github.com/penstock-io/penstock/internal/lifecycle"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	debug.SetGCPercent(400) // models and sweeps make much garbage and hold little: a quarter of the CPU
+	goleak.VerifyTestMain(m)
+}
 
 func TestSyncerCoversEveryRequest(t *testing.T) {
 	group := lifecycle.New(t.Context(), "test", slog.New(slog.DiscardHandler))
