@@ -123,7 +123,7 @@ func TestProducersSurviveTheChangeOfPlaces(t *testing.T) {
 		t.Fatalf("the sources changed places at operation %d of %d, %s", first, last, want)
 	}
 	for k := first; k <= last; k++ {
-		for seed := range uint64(8) {
+		for seed := range uint64(4) {
 			n := int64(0)
 			x := compactedGroup(t, seed, func(fsys.Op, string) error {
 				if n++; n >= k {
