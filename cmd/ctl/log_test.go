@@ -130,7 +130,7 @@ func TestLogDumpSideFiles(t *testing.T) {
 			t.Errorf("dump %s: %d %q", dir, code, text)
 		}
 		for _, want := range []string{
-			filepath.Join(data, "checkpoints.journal") + "\n  position 12: checkpoints-positions-and-epochs log=", "\n  log-state log=", " epochs=1:0\n",
+			filepath.Join(data, "checkpoints.journal") + "\n  position 12: checkpoints-positions-and-all-epochs log=", "\n  log-state log=", " epochs=1:0\n",
 			filepath.Join(partition, "00000000000000000000.digest") + "\n  position 0: digest base_offset=0 ", ": producers offset=", ": time-index number=",
 		} {
 			if !strings.Contains(out, want) {

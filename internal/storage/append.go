@@ -47,6 +47,13 @@ func (l *Log) AppendLeader(batch [][]byte, h record.Header, leaderEpoch model.Le
 	if err := l.makeRoom(int64(size)); err != nil {
 		return AppendResult{}, err
 	}
+	epochs := l.epochs.fork()
+	if _, err := epochs.assign(leaderEpoch, l.end); err != nil {
+		return AppendResult{}, l.fail(ErrLogFailed, err)
+	}
+	if err := l.tell(epochs, headRow{from: l.end, to: l.end}); err != nil {
+		return AppendResult{}, err
+	}
 	first := l.pos == 0
 	h.BaseOffset, h.LeaderEpoch = l.end, int32(leaderEpoch)
 	record.PutHead(l.head[:], h.BaseOffset, h.Length, h.LeaderEpoch)
@@ -66,9 +73,7 @@ func (l *Log) AppendLeader(batch [][]byte, h record.Header, leaderEpoch model.Le
 	if err != nil {
 		return AppendResult{}, err
 	}
-	if _, err := l.epochs.assign(leaderEpoch, h.BaseOffset); err != nil {
-		return AppendResult{}, l.fail(ErrLogFailed, err)
-	}
+	l.follow(epochs)
 	if first {
 		l.begun = nowMs
 	}
@@ -172,19 +177,24 @@ func (l *Log) appendRun(data []byte, res *AppendResult) (n int, err error) {
 		}
 		n += h.Size()
 	}
+	epochs, row, err := l.headsOf(data[:n])
+	if err != nil {
+		return 0, l.fail(ErrLogFailed, err)
+	}
+	if err := l.tell(epochs, row); err != nil {
+		return 0, err
+	}
 	l.vec = append(l.vec[:0], data[:n])
 	err = l.write(int64(n))
 	clear(l.vec)
 	if err != nil {
 		return 0, err
 	}
+	l.follow(epochs)
 	l.pos -= int64(n)
 	for rest := data[:n]; len(rest) > 0; {
 		h, err := record.ParseHeader(rest)
 		if err != nil {
-			return 0, l.fail(ErrLogFailed, err)
-		}
-		if _, err := l.epochs.assign(model.LeaderEpoch(h.LeaderEpoch), max(h.BaseOffset, l.end)); err != nil {
 			return 0, l.fail(ErrLogFailed, err)
 		}
 		l.pos += int64(h.Size())

@@ -106,6 +106,19 @@ func (l *Log) loadCleanPoint() error {
 	return nil
 }
 
+// readCleanedBelow is the offset below which a log was compacted, as far as is known.
+func readCleanedBelow(fsy fsys.FS, dir string) int64 {
+	data, err := readFile(fsy, path.Join(dir, cleanPointName), 1<<10)
+	if err != nil {
+		return 0
+	}
+	p, ok := decodeCleanPoint(data)
+	if !ok {
+		return 0
+	}
+	return p.firstDirty
+}
+
 // dirtyFrom makes the log forget that it was compacted beyond offset, before what lies there is replaced. The caller holds mu.
 func (l *Log) dirtyFrom(offset int64) error {
 	if err := l.loadCleanPoint(); err != nil {
@@ -135,6 +148,9 @@ func (l *Log) CleaningState(p CompactionPolicy, in CleaningInput) (CleaningState
 	}
 	err := l.loadCleanPoint()
 	point, limit := l.cleaned, min(in.HighWatermark, l.checkpointed, l.durable.Load())
+	if saved, _ := l.dir.journal.state(l.tp); len(saved.rows) > 0 { // what the journal was told of is not changed
+		limit = min(limit, saved.rows[0].from)
+	}
 	l.mu.Unlock()
 	if err != nil {
 		return CleaningState{}, fmt.Errorf("log %s: %w", l.tp, err)

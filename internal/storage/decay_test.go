@@ -181,7 +181,9 @@ func (x *tailLog) crashed(t *testing.T, mem *fsys.Mem, seed uint64, kinds map[Cu
 		t.Fatalf("seed %d: the log ends at %d, %d was durable, or it is not what was appended: %+v", seed, l.LogEndOffset(), x.durable, report)
 	}
 	if report.LostData() {
-		if !lengthLost(t, before, report) && x.bitsLost(t, before, report) != 1 {
+		// The journal may not have been told durably of an epoch that differs by one bit.
+		epoch := strings.Contains(report.CutReason, "the journal was told of epoch")
+		if !epoch && !lengthLost(t, before, report) && x.bitsLost(t, before, report) != 1 {
 			t.Fatalf("seed %d: a crash was taken for decay: %+v", seed, report)
 		}
 		undecided = 1
@@ -256,7 +258,7 @@ func TestFlipsInTheLastBatchAreNeverTakenForTornWrites(t *testing.T) {
 		for i := range 20 {
 			at := x.last + batchCRCAt + 4 + x.rng.IntN(len(x.all)-x.last-batchBodyAt)
 			if x.rng.IntN(3) == 0 {
-				at = x.last + []int{8, 9, 10, 11, 16, 17, 18, 19, 20}[x.rng.IntN(9)]
+				at = x.last + x.rng.IntN(batchBodyAt)
 				heads++
 			}
 			x.flipped(t, mem.Clone(uint64(i)), at, fmt.Sprintf("seed %d, byte %d of %d", seed, at-x.last, len(x.all)-x.last)) //nolint:gosec // a count

@@ -49,6 +49,9 @@ func (c *epochCache) assign(epoch model.LeaderEpoch, offset int64) (bool, error)
 	return true, nil
 }
 
+// fork returns a cache of the same epochs that grows on its own.
+func (c *epochCache) fork() epochCache { return epochCache{starts: slices.Clip(c.starts)} }
+
 // endOffset finds the largest epoch <= requested and where it ends: at the start of the next one, or at logEnd. With
 // no such epoch it returns model.NoLeaderEpoch and the start of the oldest known one (or logEnd), below which the log
 // knows nothing.

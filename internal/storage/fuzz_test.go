@@ -12,6 +12,8 @@ func FuzzJournal(f *testing.F) {
 	data := appendEpochsFrame(journalHeader(), testPartition(1), logState{recoveryPoint: 3, highWatermark: 2, logStart: 1, epochs: []EpochStart{{1, 0}}})
 	f.Add(data)
 	f.Add(appendFrame(appendFrame(bytes.Clone(data), journalFrameLost, testPartition(3)), journalFrameTold, testPartition(1)))
+	whole := logState{recoveryPoint: 3, highWatermark: 2, epochs: []EpochStart{{1, 0}}, whole: true, rows: []headRow{{3, 9, 200, 7}, {12, 20, 0, unknownHeads}}}
+	f.Add(appendLogFrames(journalHeader(), testPartition(1), whole))
 	f.Add(appendStateFrame(bytes.Clone(data), testPartition(2), logState{recoveryPoint: 1, highWatermark: 1, logStart: 1}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		states, good := decodeJournal(data)

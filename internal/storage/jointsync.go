@@ -43,6 +43,12 @@ func (j *jointSync) hold(logs []*Log) {
 
 // run syncs what is held.
 func (j *jointSync) run() {
+	if err := j.syncTold(); err != nil {
+		for _, h := range j.held {
+			h.err = err
+		}
+		return
+	}
 	var fit, rest []*heldSync
 	for _, h := range j.held {
 		if j.dir.shared.fits(&h.p) {
@@ -66,6 +72,16 @@ func (j *jointSync) run() {
 	for _, h := range rest {
 		h.err = err
 	}
+}
+
+// syncTold makes durable what the journal was told of the batches of any of the logs, with one sync.
+func (j *jointSync) syncTold() error {
+	for _, h := range j.held {
+		if h.p.told > 0 {
+			return j.dir.syncTold(h.p)
+		}
+	}
+	return nil
 }
 
 // byJournal writes what fits to the sync journal and returns what that did not take.

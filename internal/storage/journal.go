@@ -60,6 +60,12 @@ func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPar
 	}
 	slices.SortFunc(missing, comparePartitions)
 	j = &journal{fs: fsy, name: name, room: room, states: states, torn: good < len(data) && journalTorn(data, good)}
+	if good < len(data) && !j.torn { // what is lost may have told of batches that are there
+		for tp, s := range states {
+			s.whole, s.rows = false, nil
+			states[tp] = s
+		}
+	}
 	err = j.compact()
 	if errors.Is(err, fsys.ErrNoSpace) && j.failed == nil && good > 0 {
 		err = j.goOn(int64(good))
@@ -118,6 +124,12 @@ type logUpdate struct {
 	state  logState
 	change logChange
 
+	// doubtful, of logMoved, says that batches may be there that the state does not tell of. row, where tells is set, is what the log is
+	// about to append, or an empty one at its end: what was told of batches from there on is void.
+	doubtful bool
+	row      headRow
+	tells    bool
+
 	// of, where it is not nil, has said the state without waiting for it to be written, after that many cuts: another cut
 	// since has said what holds now.
 	of   *Log
@@ -173,11 +185,18 @@ func (j *journal) frames(buf []byte, u logUpdate) ([]byte, logState, bool) {
 		}
 	case logMoved:
 		next = u.state
-		next.lost = old.lost
-		if !placed || !slices.Equal(old.epochs, next.epochs) {
+		next.lost, next.whole, next.rows = old.lost, !u.doubtful, nil
+		if next.whole {
+			next.rows = rowsAbove(old.rows, next.recoveryPoint)
+		}
+		if !placed || old.whole != next.whole || !slices.Equal(old.epochs, next.epochs) {
 			buf = appendEpochsFrame(buf, u.tp, next)
 		} else if !old.samePositions(next) {
 			buf = appendStateFrame(buf, u.tp, next)
+		}
+		if u.tells && u.row.changes(next.rows) {
+			buf = appendRowFrame(buf, u.tp, u.row)
+			next.rows = u.row.onto(next.rows)
 		}
 	}
 	return buf, next, true

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"slices"
 
 	"github.com/penstock-io/penstock/internal/model"
@@ -23,6 +24,8 @@ const (
 	journalFrameLost   = 4
 	journalFrameTold   = 5
 	journalFrameRaised = 6
+	journalFrameRow    = 7
+	journalFrameWhole  = 8
 	journalBodyHead    = 21 // kind, topic id, partition
 )
 
@@ -34,6 +37,11 @@ type logState struct {
 	// raised is what the sync journal had made durable when it was replayed, where that lies above the recovery point: a log that
 	// ends below has lost something. Unlike below the recovery point, epochs is not known to be whole there.
 	raised int64
+
+	// whole says that epochs is whole above the recovery point too, and rows holds every row of batches there that has gaps: a batch
+	// that neither tells of is not what was written, or was never durable.
+	whole bool
+	rows  []headRow // in their order; never changed in place
 
 	lost     bool // the log has lost records, which nobody has recorded yet
 	unplaced bool // nothing else is known
@@ -75,12 +83,20 @@ func appendStateFrame(b []byte, tp model.TopicPartition, s logState) []byte {
 
 // appendEpochsFrame writes positions and epoch starts as one frame: each is believed only together with the other.
 func appendEpochsFrame(b []byte, tp model.TopicPartition, s logState) []byte {
+	kind := byte(journalFrameEpochs)
+	if s.whole {
+		kind = journalFrameWhole
+	}
 	values := make([]int64, 0, 3+2*len(s.epochs))
 	values = append(values, s.recoveryPoint, s.highWatermark, s.logStart)
 	for _, e := range s.epochs {
 		values = append(values, int64(e.Epoch), e.StartOffset)
 	}
-	return appendFrame(b, journalFrameEpochs, tp, values...)
+	return appendFrame(b, kind, tp, values...)
+}
+
+func appendRowFrame(b []byte, tp model.TopicPartition, row headRow) []byte {
+	return appendFrame(b, journalFrameRow, tp, row.from, row.to, row.bytes, row.crc)
 }
 
 // appendLogFrames writes everything that is known of a log.
@@ -90,6 +106,9 @@ func appendLogFrames(b []byte, tp model.TopicPartition, s logState) []byte {
 	}
 	if s.raised > 0 {
 		b = appendFrame(b, journalFrameRaised, tp, s.raised)
+	}
+	for _, row := range s.rows {
+		b = appendRowFrame(b, tp, row)
 	}
 	if s.lost {
 		b = appendFrame(b, journalFrameLost, tp)
@@ -220,6 +239,9 @@ func applyFrame(states map[model.TopicPartition]logState, body []byte) error {
 		states[tp] = state
 		return nil
 	}
+	if kind == journalFrameRow {
+		return applyRow(states, tp, values)
+	}
 	if len(values) < 3 || slices.Min(values[:3]) < 0 {
 		return fmt.Errorf("journal positions %v of %s", values, tp)
 	}
@@ -228,7 +250,13 @@ func applyFrame(states map[model.TopicPartition]logState, body []byte) error {
 	state.raised = 0
 	switch {
 	case kind == journalFrameState && len(values) == 3:
-	case kind == journalFrameEpochs:
+		state.rows = rowsAbove(state.rows, state.recoveryPoint)
+	case kind == journalFrameEpochs || kind == journalFrameWhole:
+		if state.whole = kind == journalFrameWhole; state.whole {
+			state.rows = rowsAbove(state.rows, state.recoveryPoint)
+		} else {
+			state.rows = nil
+		}
 		epochs, err := decodeEpochs(values[3:])
 		if err != nil {
 			return err
@@ -237,6 +265,17 @@ func applyFrame(states map[model.TopicPartition]logState, body []byte) error {
 	default:
 		return fmt.Errorf("journal frame of kind %d with %d values for %s", kind, len(values), tp)
 	}
+	states[tp] = state
+	return nil
+}
+
+// applyRow folds a frame of kind 7.
+func applyRow(states map[model.TopicPartition]logState, tp model.TopicPartition, values []int64) error {
+	state, known := states[tp]
+	if !known || state.unplaced || len(values) != 4 || values[0] < 0 || values[1] < values[0] || values[2] < 0 || values[3] < unknownHeads || values[3] > math.MaxUint32 {
+		return fmt.Errorf("journal row %v of %s", values, tp)
+	}
+	state.rows = headRow{from: values[0], to: values[1], bytes: values[2], crc: values[3]}.onto(state.rows)
 	states[tp] = state
 	return nil
 }

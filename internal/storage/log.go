@@ -68,6 +68,7 @@ type Log struct {
 	closed    bool
 
 	checkpointed int64 // the HighWatermark in the journal, at most end
+	told         toldHeads
 	cleaned      cleanPoint
 
 	head [record.HeadSize]byte
@@ -171,6 +172,7 @@ func (l *Log) AssignEpochStart(epoch model.LeaderEpoch, offset int64) error {
 	if _, err := l.epochs.assign(epoch, offset); err != nil {
 		return fmt.Errorf("log %s: %w", l.tp, err)
 	}
+	l.told.epochs = false
 	l.publish()
 	return nil
 }
@@ -340,6 +342,7 @@ type pendingSync struct {
 	active   *segment
 	dirty    bool     // bytes of the active segment
 	dirtyDir bool     // names in the log's directory
+	told     uint64   // how often the journal was told of batches ahead; 0 where all of it is synced
 	fresh    []string // directories above it
 }
 
@@ -360,6 +363,7 @@ func (l *Log) pending() pendingSync {
 	return pendingSync{
 		end: l.end, pos: l.pos, from: l.durablePos, more: l.end > l.durable.Load() || l.dirtyDir || len(l.freshDirs) > 0,
 		sealed: l.unsynced, active: l.active(), dirty: l.end > l.filed.Load(), dirtyDir: l.dirtyDir, fresh: l.freshDirs,
+		told: l.told.unsynced(),
 	}
 }
 
@@ -399,6 +403,7 @@ func (l *Log) noteDurable(p pendingSync) {
 		return
 	}
 	l.durable.Store(p.end)
+	l.told.synced = max(l.told.synced, p.told)
 	if l.active() == p.active {
 		l.durablePos = p.pos
 	}
@@ -406,6 +411,9 @@ func (l *Log) noteDurable(p pendingSync) {
 
 // syncFiles does the file system's part of a sync. The caller holds syncMu.
 func (l *Log) syncFiles(p pendingSync) error {
+	if err := l.dir.syncTold(p); err != nil {
+		return err
+	}
 	for _, s := range p.sealed {
 		f := s.file.Load()
 		if f == nil {

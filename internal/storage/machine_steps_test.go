@@ -172,6 +172,9 @@ func (x *logMachine) follow(all []byte, batches []modelBatch) {
 	if x.swept {
 		x.m.tried = batches
 	}
+	for _, b := range batches { // the journal may have been told of it
+		x.m.epoch = max(x.m.epoch, model.LeaderEpoch(b.h.LeaderEpoch))
+	}
 }
 
 func (x *logMachine) sync() {

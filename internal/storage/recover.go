@@ -27,6 +27,8 @@ type recovery struct {
 	medium    bool         // something could not be read
 	marked    bool         // damage was found while the log was open, and is on file
 	entries   []indexEntry // what the offset index of the segment being scanned knew
+	heads     headCheck
+	behind    int64 // base of the segment behind the one being scanned
 }
 
 // openLog opens the log in its directory, which exists; an empty directory gets an empty first segment.
@@ -68,6 +70,7 @@ func (r *recovery) run() error {
 	}
 	if len(l.segs) > 0 {
 		l.start = max(r.saved.logStart, l.segs[0].base)
+		r.heads = headCheck{state: r.saved, start: l.start, firstDirty: readCleanedBelow(l.fs, l.path)}
 		if err := r.scan(); err != nil {
 			return err
 		}
@@ -85,7 +88,9 @@ func (r *recovery) run() error {
 			return err
 		}
 	}
+	l.told.rows = r.saved.endOfRow()
 	l.epochs.starts = mergeEpochs(believable(r.saved.epochs, r.scanned, r.ends), r.scanned, l.end)
+	l.told.epochs = r.saved.whole && slices.Equal(l.epochs.starts, r.saved.epochs)
 	if err := r.remember(); err != nil {
 		return err
 	}
@@ -374,8 +379,11 @@ func (r *recovery) finish() error {
 			return err
 		}
 	}
-	if r.report.Known && l.damage == nil && (l.end < r.point || l.start > r.saved.logStart) {
-		return l.dir.journal.commit(logUpdate{tp: l.tp, state: l.journalState()})
+	// What is kept counts as durable from here on: the journal knows all of it, or that it was synced, and nothing of what was cut.
+	less := l.end < r.point || l.start > r.saved.logStart || l.end < l.told.rows
+	if r.report.Known && l.damage == nil && (less || r.report.Cut == CutMore || r.heads.untold) {
+		l.told.rows = l.end
+		return l.dir.journal.commit(logUpdate{tp: l.tp, state: l.journalState(), tells: true, row: headRow{from: l.end, to: l.end}})
 	}
 	return nil
 }

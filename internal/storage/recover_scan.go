@@ -33,6 +33,9 @@ func (r *recovery) scanSegment(i int, resumed bool) (done bool, err error) {
 	l.preallocated = size
 	r.report.ScannedSegments++
 	last := i == len(l.segs)-1
+	if !last {
+		r.behind = l.segs[i+1].base
+	}
 	bad, err := r.walkBatches(f, size, last)
 	for bad != nil && err == nil && (l.end < r.point || errors.Is(bad, errUnreadable)) {
 		found, err := r.goOnBehind(f, s, size, bad)
@@ -62,6 +65,10 @@ func (r *recovery) endAtBadBatch(i int, f fsys.File, size int64, bad error) (don
 	if errors.Is(bad, errUnreadable) {
 		return i == len(l.segs)-1, r.giveUp(i, bad)
 	}
+	if errors.Is(bad, errNeverDurable) && l.end >= r.point {
+		r.report.CutReason = bad.Error()
+		return true, r.cut(i, CutUnfinishedBatch)
+	}
 	kind, err := classifyTail(f, l.pos, size, l.end)
 	if isMediumError(err) {
 		return i == len(l.segs)-1, r.giveUp(i, err)
@@ -79,6 +86,7 @@ func (r *recovery) endAtBadBatch(i int, f fsys.File, size int64, bad error) (don
 		}
 	}
 	if kind == CutZeros || l.end >= r.point {
+		r.report.CutReason = bad.Error()
 		return true, r.cut(i, kind)
 	}
 	return i == len(l.segs)-1, r.giveUp(i, bad)
@@ -166,6 +174,9 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 		if w.crc && began < 0 && l.end >= point {
 			began = l.pos
 		}
+		if err := r.heads.checkRow(f, l.pos, size, l.end); err != nil {
+			return badOr(err)
+		}
 		h, ok, err := w.next()
 		if err == nil && ok && !w.crc && (h.NextOffset() > point || w.contradicts(h) ||
 			(h.NextOffset() == point && !continues(f, w.pos, size, point))) {
@@ -189,6 +200,9 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 		case h.BaseOffset < l.end && !l.holdsStart(h):
 			return fmt.Errorf("%w: base offset %d after offset %d", errBadBatch, h.BaseOffset, l.end-1), nil
 		}
+		if bad := r.heads.check(h, l.end, last || h.NextOffset() > r.behind); bad != nil {
+			return bad, nil
+		}
 		if n := len(r.scanned); n == 0 || model.LeaderEpoch(h.LeaderEpoch) > r.scanned[n-1].Epoch {
 			r.scanned = append(r.scanned, EpochStart{
 				Epoch: model.LeaderEpoch(h.LeaderEpoch), StartOffset: max(h.BaseOffset, l.end),
@@ -201,6 +215,14 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 		l.noteBatch(h, h.MaxTimestamp)
 		r.ends[len(r.ends)-1] = l.end
 	}
+}
+
+// badOr returns an error as that of a batch or of the walk.
+func badOr(err error) (bad, other error) {
+	if errors.Is(err, errBadBatch) {
+		return err, nil
+	}
+	return nil, err
 }
 
 // skips says whether a batch behind a gap at end lies on both sides of a point, where a batch has begun: its length may be wrong.

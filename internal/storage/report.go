@@ -66,6 +66,8 @@ type RecoveryReport struct {
 	CutFile     string
 	CutPosition int64
 	CutBytes    int64
+	// CutReason says what was wrong with the bytes there, empty where nothing but the end was found.
+	CutReason string
 	// RemovedSegments is the number of segments behind the cut that were removed.
 	RemovedSegments int
 	// SyncFailed says that a sync failed when the directory was last open: what lies above the recovery point was written

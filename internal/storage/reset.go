@@ -1,8 +1,11 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+
+	"github.com/penstock-io/penstock/internal/fsys"
 )
 
 // Reset empties the log and lets it begin at start: a follower whose position lies below its leader's LogStartOffset.
@@ -53,7 +56,7 @@ func (l *Log) reset(start int64, state *producerState) error {
 		saved.recoveryPoint = 0
 	}
 	l.cuts.Add(1)
-	if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: saved}); err != nil {
+	if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: saved, doubtful: true}); err != nil {
 		return &notBegunError{err}
 	}
 	l.generation.Add(1)
@@ -83,15 +86,20 @@ func (l *Log) reset(start int64, state *producerState) error {
 	if err := l.fs.SyncDir(l.path); err != nil {
 		return err
 	}
+	saved.recoveryPoint = start
+	told := l.dir.journal.commit(logUpdate{tp: l.tp, state: saved})
+	if told != nil && (!errors.Is(told, fsys.ErrNoSpace) || errors.Is(told, ErrJournalFailed)) {
+		return told
+	}
 	l.segs, l.trimmed, l.unsynced = []*segment{s}, nil, nil
 	l.beginActive(s)
 	l.start, l.end, l.checkpointed = start, start, saved.highWatermark
 	l.epochs, l.producers, l.damage, l.damages, l.dirtyDir = epochCache{}, state, nil, nil, false
+	l.told.epochs, l.told.rows = told == nil, start // without room for it the next append says it
 	l.forgetMarks()
 	l.durable.Store(start)
 	l.filed.Store(start)
 	l.publish()
 	l.dir.files.keep(s, l)
-	saved.recoveryPoint = start
-	return l.dir.journal.commit(logUpdate{tp: l.tp, state: saved})
+	return nil
 }

@@ -67,7 +67,8 @@ func (d sideDump) journal(name string) (err error) {
 		e := SideEntry{File: name, Position: -1, Kind: "log-state", Fields: []SideField{{"log", tp.String()}, {"lost", s.lost}}}
 		if !s.unplaced {
 			e.Fields = append(e.Fields, SideField{"recovery_point", s.recoveryPoint}, SideField{"high_watermark", s.highWatermark},
-				SideField{"log_start_offset", s.logStart}, SideField{"replayed_to", s.raised}, SideField{"epochs", epochPairs(s.epochs)})
+				SideField{"log_start_offset", s.logStart}, SideField{"replayed_to", s.raised}, SideField{"epochs", epochPairs(s.epochs)},
+				SideField{"epochs_whole", s.whole}, SideField{"rows", len(s.rows)})
 		}
 		if err := d.visit(e); err != nil {
 			return err
@@ -152,7 +153,7 @@ func (j *journalDump) frameAt(pos int64) (body []byte, why string, err error) {
 
 var journalFrameNames = map[byte]string{
 	journalFrameState: "positions", journalFrameEpochs: "positions-and-epochs", journalFrameForget: "forget", journalFrameLost: "lost",
-	journalFrameTold: "told", journalFrameRaised: "replayed-to",
+	journalFrameTold: "told", journalFrameRaised: "replayed-to", journalFrameRow: "row", journalFrameWhole: "positions-and-all-epochs",
 }
 
 // show shows a frame, and folds it where it is believed.
@@ -186,9 +187,9 @@ func (j *journalDump) show(pos int64, body []byte) error {
 		Fields: []SideField{{"log", tp.String()}, {"believed", j.believed}},
 	}
 	switch k := body[0]; {
-	case (k == journalFrameState || k == journalFrameEpochs) && len(values) >= 3:
+	case (k == journalFrameState || k == journalFrameEpochs || k == journalFrameWhole) && len(values) >= 3:
 		e.Fields = append(e.Fields, SideField{"recovery_point", values[0]}, SideField{"high_watermark", values[1]}, SideField{"log_start_offset", values[2]})
-		if rest := values[3:]; k == journalFrameEpochs {
+		if rest := values[3:]; k != journalFrameState {
 			epochs := make(epochPairs, 0, len(rest)/2)
 			for i := 0; i+1 < len(rest); i += 2 {
 				epochs = append(epochs, EpochStart{Epoch: model.LeaderEpoch(rest[i]), StartOffset: rest[i+1]}) //nolint:gosec // shown as it is
@@ -197,6 +198,8 @@ func (j *journalDump) show(pos int64, body []byte) error {
 		}
 	case k == journalFrameRaised && len(values) == 1:
 		e.Fields = append(e.Fields, SideField{"offset", values[0]})
+	case k == journalFrameRow && len(values) == 4:
+		e.Fields = append(e.Fields, SideField{"from", values[0]}, SideField{"to", values[1]}, SideField{"bytes", values[2]}, SideField{"heads_crc", values[3]})
 	case len(values) > 0:
 		e.Fields = append(e.Fields, SideField{"values", values})
 	}

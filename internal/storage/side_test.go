@@ -40,7 +40,7 @@ func kindsOf(entries []SideEntry) map[string]int {
 func TestDumpSideShowsEverySideFile(t *testing.T) {
 	states := append(flipStates(t), compactedFlipState(t), journaledFlipState(t), damagedFlipState(t))
 	want := map[string]string{
-		journalName: "checkpoints-positions-and-epochs", "1.journal": "sync-journal-data", producersSuffix: "producers",
+		journalName: "checkpoints-positions-and-all-epochs", "1.journal": "sync-journal-data", producersSuffix: "producers",
 		offsetIndexSuffix: "offset-index", timeIndexSuffix: "time-index", digestSuffix: "digest", marksName: "damaged", cleanPointName: "compacted",
 	}
 	seen := map[string]bool{}
@@ -82,7 +82,7 @@ func TestDumpSideShowsWhatTheJournalComesTo(t *testing.T) {
 	st := damagedFlipState(t)
 	for _, e := range sideOf(t, st.mem, "data") {
 		if e.Kind == "log-state" {
-			want := fmt.Sprintf("log-state log=%s lost=true recovery_point=%d high_watermark=%d log_start_offset=0 replayed_to=0 epochs=1:0",
+			want := fmt.Sprintf("log-state log=%s lost=true recovery_point=%d high_watermark=%d log_start_offset=0 replayed_to=0 epochs=1:0 epochs_whole=true rows=0",
 				testPartition(0), st.end, st.end)
 			if e.String() != want {
 				t.Fatalf("got %s, want %s", e, want)

@@ -71,6 +71,10 @@ func (l *Log) removeTrimmed() error {
 	if len(l.trimmed) == 0 || l.usable() != nil {
 		return nil
 	}
+	// What an append has told the journal may not be durable yet.
+	if err := l.dir.journal.commit(); err != nil {
+		return fmt.Errorf("trim log %s: %w", l.tp, err)
+	}
 	saved, ok := l.dir.journal.state(l.tp)
 	n := 0
 	for n < len(l.trimmed) && ok && l.trimmed[n].next <= saved.logStart {

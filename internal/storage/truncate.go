@@ -35,6 +35,7 @@ func (l *Log) TruncateTo(offset int64) (logEndOffset int64, err error) {
 	}
 	if offset >= l.end {
 		if l.epochs.truncateEnd(offset) {
+			l.told.epochs = false
 			l.publish()
 		}
 		return l.end, nil
@@ -145,7 +146,7 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	state.epochs = epochs.starts
 	l.cuts.Add(1)
 	if l.damage == nil {
-		if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state}); err != nil {
+		if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state, tells: true, row: headRow{from: newEnd, to: newEnd}}); err != nil {
 			return &notBegunError{err}
 		}
 	}
@@ -161,7 +162,7 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 		return err
 	}
 	if l.damage != nil {
-		if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state}); err != nil {
+		if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state, tells: true, row: headRow{from: newEnd, to: newEnd}}); err != nil {
 			return err
 		}
 	}
@@ -169,7 +170,7 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 		return err
 	}
 	l.end, l.start = newEnd, state.logStart
-	l.epochs = epochs
+	l.epochs, l.told.epochs, l.told.rows = epochs, true, newEnd
 	l.checkpointed = state.highWatermark
 	producers, err := l.restoreProducers()
 	if err != nil {

@@ -23,6 +23,7 @@ type logVerifier struct {
 	sum    LogSummary
 	state  logState
 	known  bool
+	heads  headCheck
 	replay *offlineReplay // nil where the sync journal holds nothing of it
 
 	segs      []*segment
@@ -38,6 +39,7 @@ type logVerifier struct {
 	times   hintCheck
 	maxTs   int64
 	walked  int64 // the end of its last batch
+	adrift  bool  // what lies before was no sound batch
 }
 
 // walkMark is a producer snapshot's claim about the segment being walked.
@@ -78,6 +80,7 @@ func (v *logVerifier) run() (LogSummary, error) {
 	if v.segs[0].base > v.state.logStart && v.known {
 		o.note(SeverityFault, v.segs[0].logName(), -1, v.state.logStart, fmt.Sprintf("the log should begin at offset %d", v.state.logStart), recoverDamage)
 	}
+	v.heads = headCheck{state: v.state, start: v.sum.LogStartOffset, firstDirty: readCleanedBelow(v.o.fs, v.log.path)}
 	var end int64
 	v.cutAt, v.epoch = -1, int32(model.NoLeaderEpoch)
 	for i := range v.segs {

@@ -19,7 +19,7 @@ func TestVerifySaysWhatOpeningDoes(t *testing.T) {
 	}{
 		"epoch falls above the recovery point": {2, func(t *testing.T, mem *fsys.Mem, dir string, bases []int64) {
 			must(t, mem.Flip(dir+"/"+fileName(bases[1], segmentSuffix), 15, 2))
-		}, true, "leader epoch 1 behind epoch 5"},
+		}, true, "epoch 5 at offset 10, the journal was told of epoch 1"},
 		"last batch below the recovery point": {10, func(t *testing.T, mem *fsys.Mem, dir string, bases []int64) {
 			must(t, mem.Flip(dir+"/"+fileName(bases[len(bases)-1], segmentSuffix), 80, 2))
 		}, true, "CRC"},

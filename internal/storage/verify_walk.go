@@ -13,7 +13,7 @@ import (
 // walk checks the batches of a segment. whole says that all of it, up to the end of the log, are sound.
 func (v *logVerifier) walk(s *segment, f fsys.File, size int64, last bool) (next int64, sum batchDigest, whole bool, err error) {
 	w := newWalker(f, 0, size, true)
-	next, whole = s.base, true
+	next, whole, v.adrift = s.base, true, false
 	var records record.Iterator
 	for {
 		at := w.pos
@@ -28,6 +28,9 @@ func (v *logVerifier) walk(s *segment, f fsys.File, size int64, last bool) (next
 			err = checkRecords(&records, w, h)
 		}
 		if err == nil {
+			err = v.heads.checkRow(f, at, size, next)
+		}
+		if err == nil {
 			err = v.misplaced(s, w, h, next)
 		}
 		if err != nil {
@@ -36,12 +39,12 @@ func (v *logVerifier) walk(s *segment, f fsys.File, size int64, last bool) (next
 			if !more {
 				return max(next, behind), sum, whole, nil
 			}
-			w.pos = behind // the batch there tells its own offset
+			w.pos, v.adrift = behind, true // the batch there tells its own offset
 			continue
 		}
 		v.batchAt(h, at)
 		sum.add(h)
-		next = h.NextOffset()
+		next, v.adrift = h.NextOffset(), false
 		v.sum.Batches++
 		v.sum.Records += int64(h.Count)
 		v.sum.Bytes += int64(h.Size())
@@ -61,6 +64,9 @@ func (v *logVerifier) misplaced(s *segment, w *walker, h record.Header, next int
 	start := w.pos == int64(h.Size()) && h.NextOffset() > s.base && s.base == v.sum.LogStartOffset
 	if (h.BaseOffset < next && !start) || h.NextOffset() > s.next || beyond {
 		return fmt.Errorf("offsets %d to %d where %d and more are expected", h.BaseOffset, h.LastOffset(), next)
+	}
+	if err := v.heads.check(h, next, s == v.segs[len(v.segs)-1] && !v.adrift); err != nil {
+		return err
 	}
 	if want := v.epochAt(max(h.BaseOffset, v.sum.LogStartOffset)); v.known && h.NextOffset() <= v.state.recoveryPoint &&
 		h.LastOffset() >= v.sum.LogStartOffset && want != model.NoLeaderEpoch && want != model.LeaderEpoch(h.LeaderEpoch) {
@@ -92,7 +98,9 @@ func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, s *segment, wh
 	if err != nil {
 		kind = CutMore
 	}
-	if kind != CutMore {
+	if errors.Is(why, errNeverDurable) && next >= v.state.point() {
+		kind = CutUnfinishedBatch
+	} else if kind != CutMore {
 		if data, err := holdData(v.o.fs, v.segs[slices.Index(v.segs, s)+1:]); err != nil || data {
 			kind = CutMore
 		}
