@@ -39,6 +39,26 @@ func writeFileAtomic(fsy fsys.FS, name string, data []byte) error {
 	return nil
 }
 
+// overwriteSector writes a file of one sector in its place, durably, where there is no room for a new one; false where it is not such a
+// file. A disk writes a sector whole or not at all, so the old content or the new one is there after a crash.
+func overwriteSector(fsy fsys.FS, name string, data []byte) (done bool, err error) {
+	if len(data) != sectorSize {
+		return false, nil
+	}
+	f, err := fsy.Open(name)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if size, err := f.Size(); err != nil || size != sectorSize {
+		return false, err
+	}
+	if _, err := f.Overwrite(0, data); err != nil {
+		return true, fmt.Errorf("overwrite %s: %w", name, err)
+	}
+	return true, f.SyncData()
+}
+
 // writeHint writes a file that is only a hint: nothing is synced, and a torn one is found by its checksum.
 func writeHint(fsy fsys.FS, name string, data []byte) error {
 	if err := removeIfExists(fsy, name); err != nil {

@@ -346,8 +346,14 @@ func (d *Dir) UpdateMeta(change func(*Meta)) error {
 	if next == d.meta {
 		return nil
 	}
-	name := path.Join(d.path, metaFileName)
-	if err := d.space.within(func() error { return writeFileAtomic(d.fs, name, encodeMeta(next)) }); err != nil {
+	name, data := path.Join(d.path, metaFileName), encodeMeta(next)
+	err := d.space.within(func() error { return writeFileAtomic(d.fs, name, data) })
+	if errors.Is(err, fsys.ErrNoSpace) && !errors.Is(err, fsys.ErrSyncFailed) {
+		if inPlace, placeErr := overwriteSector(d.fs, name, data); inPlace {
+			err = placeErr
+		}
+	}
+	if err != nil {
 		return err
 	}
 	d.meta = next

@@ -40,7 +40,7 @@ type Meta struct {
 	SyncFailed bool
 }
 
-// encodeMeta writes one key=value a line; the last line is a CRC-32C of all before it.
+// encodeMeta writes one key=value a line; the last line is a CRC-32C of all before it, and empty lines fill the sector.
 func encodeMeta(m Meta) []byte {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "version=%d\n", metaVersion)
@@ -52,6 +52,9 @@ func encodeMeta(m Meta) []byte {
 	fmt.Fprintf(&b, "clean.shutdown=%t\n", m.CleanShutdown)
 	fmt.Fprintf(&b, "sync.failed=%t\n", m.SyncFailed)
 	fmt.Fprintf(&b, "%s=%08x\n", checksumField, crc32.Checksum(b.Bytes(), castagnoli))
+	for b.Len() < sectorSize {
+		b.WriteByte('\n')
+	}
 	return b.Bytes()
 }
 
@@ -62,7 +65,7 @@ func uuidText(u model.UUID) string {
 	return u.String()
 }
 
-// decodeMeta is strict: any line it does not know, a missing one and a wrong checksum wrap ErrMetaDamaged.
+// decodeMeta is strict: any line it does not know but empty ones at the end, a missing one and a wrong checksum wrap ErrMetaDamaged.
 func decodeMeta(data []byte) (Meta, error) {
 	m := Meta{NodeID: model.NoNode, BrokerEpoch: model.NoBrokerEpoch}
 	at := bytes.LastIndex(data, []byte(checksumField+"="))
@@ -70,7 +73,7 @@ func decodeMeta(data []byte) (Meta, error) {
 		return m, fmt.Errorf("%w: it has no checksum line", ErrMetaDamaged)
 	}
 	want := fmt.Sprintf("%s=%08x\n", checksumField, crc32.Checksum(data[:at], castagnoli))
-	if string(data[at:]) != want {
+	if rest := string(bytes.TrimRight(data[at:], "\n")) + "\n"; rest != want || data[len(data)-1] != '\n' {
 		return m, fmt.Errorf("%w: its checksum does not match its content", ErrMetaDamaged)
 	}
 	seen := map[string]bool{}

@@ -22,6 +22,34 @@ func guardedSpace(t *testing.T, minFree, free int64) (s *space, mem *fsys.Mem, l
 	return &space{fs: mem, dir: "data", minFree: minFree}, mem, looks
 }
 
+// meta.properties changes on a disk without a free byte, the reserve used up long ago: a broker has to say there what it registers
+// as. Whatever operation of that is the last one before a loss of power, the old content is there or the new one.
+func TestMetaChangesOnAFullDisk(t *testing.T) {
+	for k := int64(1); ; k++ {
+		mem := fsys.NewMem(uint64(k), fsys.MemOptions{}) //nolint:gosec // small
+		d := openTestDir(t, mem)
+		d.space.giveUp()
+		d.space.reserve = 0
+		must(t, d.UpdateMeta(func(m *Meta) { m.BrokerEpoch = 9 }))
+		mem.SetCapacity(1)
+		before := mem.Ops()
+		mem.CrashAt(before + k)
+		err := d.UpdateMeta(func(m *Meta) { m.BrokerEpoch, m.CleanShutdown = 1<<40, true })
+		whole := mem.Ops() < before+k
+		after := mem.Crash()
+		after.SetCapacity(1 << 30)
+		again := openTestDir(t, after)
+		if got := again.Meta().BrokerEpoch; (got != 9 && got != 1<<40) || (err == nil && got != 1<<40) {
+			t.Fatalf("operation %d: broker epoch %d, %v", k, got, err)
+		}
+		must(t, again.Close())
+		if whole {
+			must(t, err)
+			return
+		}
+	}
+}
+
 // An append that fits takes the free space down to the least at most, and one byte more is refused; that is what isFull tells.
 func TestAppendsLeaveTheLeastFree(t *testing.T) {
 	s, _, _ := guardedSpace(t, 1000, 1100)
