@@ -290,3 +290,67 @@ func TestTheEpochBehindAFailedAppendIsTold(t *testing.T) {
 	}
 	must(t, d.Close())
 }
+
+// A segment is not compacted while the journal was told of its batches, and they lie above the recovery point: the heads would be others.
+func TestWhatTheJournalWasToldOfIsNotCompacted(t *testing.T) {
+	_, d, l, _, point := gappedLog(t)
+	must(t, l.Roll())
+	saved, _ := d.journal.state(l.tp)
+	if len(saved.rows) == 0 || saved.rows[0].from < point {
+		t.Fatalf("nothing was told: %+v", saved)
+	}
+	l.mu.Lock()
+	l.checkpointed = l.end // as where a checkpoint has come between a sync by the sync journal and its filing
+	l.mu.Unlock()
+	in := CleaningInput{HighWatermark: l.LogEndOffset(), LowestPosition: l.LogEndOffset()}
+	state, err := l.CleaningState(CompactionPolicy{}, in)
+	must(t, err)
+	if state.To > saved.rows[0].from {
+		t.Errorf("up to %d, of %d on the journal was told", state.To, saved.rows[0].from)
+	}
+	_, err = l.Sync()
+	must(t, err)
+	must(t, d.Checkpoint(LogCheckpoint{Log: l, HighWatermark: l.LogEndOffset()}))
+	if state, err = l.CleaningState(CompactionPolicy{}, in); err != nil || state.To != l.LogEndOffset() {
+		t.Errorf("up to %d behind the recovery point %d: %v", state.To, l.FiledEnd(), err)
+	}
+}
+
+// A Reset to an offset before the end, cut off anywhere: while all batches are there none of them is taken for one that was never written.
+func TestAnInterruptedResetBackwardsLosesNothing(t *testing.T) {
+	for k := int64(1); ; k++ {
+		mem, _, l, all, _ := gappedLog(t)
+		end, before := l.LogEndOffset(), mem.Ops()
+		mem.CrashAt(before + k)
+		err := l.Reset(5, nil)
+		if err == nil {
+			return
+		}
+		again := openTestDir(t, mem.CrashProcess())
+		found, report, err := again.OpenLog(testPartition(0), Config{})
+		must(t, err)
+		got := readAll(t, found, 1<<20)
+		if found.LogEndOffset() == end && (report.LostData() || len(got) == 0) || !bytes.Contains(all, got) {
+			t.Fatalf("operation %d: [%d, %d), %d bytes of %d: %+v", k, found.LogStartOffset(), found.LogEndOffset(), len(got), len(all), report)
+		}
+		must(t, again.Close())
+	}
+}
+
+// An append that tells the journal of its epoch says the LogStartOffset with it, and not durably: segments below go only once it is.
+func TestTrimmedSegmentsWaitForWhatAnAppendHasTold(t *testing.T) {
+	mem, d, l, _, point := gappedLog(t)
+	must(t, l.Trim(l.LogEndOffset()-1))
+	appendTo(t, l, 9, 1, 2, 60)
+	if saved, _ := d.journal.state(l.tp); saved.logStart <= point {
+		t.Fatalf("the journal says %+v", saved)
+	}
+	must(t, l.removeTrimmed())
+	again := openTestDir(t, mem.Crash())
+	found, report, err := again.OpenLog(testPartition(0), Config{})
+	must(t, err)
+	if report.Damage != nil || report.LostData() {
+		t.Errorf("[%d, %d): %+v", found.LogStartOffset(), found.LogEndOffset(), report)
+	}
+	must(t, again.Close())
+}
