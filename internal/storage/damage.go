@@ -59,10 +59,17 @@ func (l *Log) noteDamage(d Damage) {
 	l.damages, l.damage = damages, &damages[0]
 }
 
-// forgetMarks removes the file of the damage, which is discarded. A leftover is looked at again by the next start, and
-// found to be sound.
-func (l *Log) forgetMarks() {
-	_ = removeIfExists(l.fs, path.Join(l.path, marksName)) //nolint:errcheck // see above
+// forgetMarks removes the file of the damage, which is discarded, durably: what is appended there from now on is another thing, and
+// its loss must not be taken for the old damage.
+func (l *Log) forgetMarks() error {
+	err := l.fs.Remove(path.Join(l.path, marksName))
+	if fsys.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return l.fs.SyncDir(l.path)
 }
 
 // encodeMarks puts damage on record: of each the offsets, the base of its segment, the positions, and whether the digest alone
@@ -113,22 +120,26 @@ func decodeMarks(b []byte) ([]mark, bool) {
 	return marks, true
 }
 
-// remember looks again at what was damaged when the log was open last, and notes what still is.
-func (r *recovery) remember() error {
-	if !r.marked {
-		return nil
-	}
-	l := r.log
-	data, err := readFile(l.fs, path.Join(l.path, marksName), marksMax)
+// loadMarks reads what was damaged when the log was open last. What cannot be read the scrub finds again.
+func (r *recovery) loadMarks() error {
+	data, err := readFile(r.log.fs, path.Join(r.log.path, marksName), marksMax)
 	if errors.Is(err, fsys.ErrCrashed) {
 		return err
 	}
-	marks, ok := decodeMarks(data)
-	if err != nil || !ok {
-		return nil // the scrub finds it again
+	if marks, ok := decodeMarks(data); err == nil && ok {
+		r.places = marks
 	}
+	return nil
+}
+
+// remember looks again at what was damaged when the log was open last, and notes what still is.
+func (r *recovery) remember() error {
+	if len(r.places) == 0 {
+		return nil
+	}
+	l := r.log
 	l.publish()
-	for _, m := range marks {
+	for _, m := range r.places {
 		i := slices.IndexFunc(l.segs, func(s *segment) bool { return s.base == m.base })
 		from, to := max(m.from, l.start), min(m.to, l.end)
 		if i < 0 || from >= to {
@@ -154,5 +165,8 @@ func (r *recovery) remember() error {
 		}
 	}
 	l.publish()
-	return nil
+	if len(l.damages) > 0 {
+		return nil
+	}
+	return l.forgetMarks()
 }

@@ -55,6 +55,9 @@ type DirReport struct {
 	// JournalDamagedBytes is how much of checkpoints.journal could not be believed: an unfinished last frame, or damage.
 	// What it said before is used; positions there may be older than the truth, never newer.
 	JournalDamagedBytes int64
+	// JournalMissing says that there are logs and that checkpoints.journal is not there, or is empty. It is written anew; positions that
+	// are not known begin with the first segment, and nothing whole is cut off a log on account of them.
+	JournalMissing bool
 	// JournalTorn says of those bytes that they are no more than a last write that a crash cut short; otherwise they are damage.
 	JournalTorn bool
 	// MissingLogs are logs that the journal knows durable records of and that are not there: the replica of each has
@@ -89,6 +92,8 @@ type Dir struct {
 	busy map[model.TopicPartition]bool // being opened, deleted or set aside
 	// suspect are the logs not yet recovered since a sync failed.
 	suspect map[model.TopicPartition]bool
+	// unsure are the logs of which more may have been durable than the journal knew when it was opened.
+	unsure map[model.TopicPartition]bool
 	// untouched are the logs that OpenDir found and that nobody has opened since: what it made durable is all there is of them.
 	untouched map[model.TopicPartition]bool
 }
@@ -139,11 +144,12 @@ func OpenDir(fsy fsys.FS, dirPath string, opts DirOptions) (d *Dir, err error) {
 		there[tp], d.untouched[tp] = true, true
 	}
 	keep := func(tp model.TopicPartition) bool { return there[tp] }
-	d.journal, d.report.JournalDamagedBytes, d.report.MissingLogs, err = openJournal(fsy, path.Join(dirPath, journalName), d.space, keep)
+	d.journal, d.report.JournalDamagedBytes, d.report.MissingLogs, err = openJournal(fsy, path.Join(dirPath, journalName), d.space, keep,
+		d.doubt(found))
 	if err != nil {
 		return nil, fmt.Errorf("open data directory %s: %w", dirPath, err)
 	}
-	d.report.JournalTorn = d.journal.torn
+	d.report.JournalTorn, d.report.JournalMissing = d.journal.torn, d.journal.missing && len(found) > 0
 	d.journal.onFailure = d.noteSyncFailure
 	if err := d.noteReplayed(replayed, there); err != nil {
 		return nil, errors.Join(fmt.Errorf("open data directory %s: %w", dirPath, err), d.journal.close())
@@ -497,6 +503,9 @@ func (d *Dir) OpenLog(tp model.TopicPartition, cfg Config) (log *Log, report Rec
 		d.noteSyncFailure(err)
 		return nil, report, err
 	}
+	if report.Damage == nil { // it stands in the journal as it is
+		d.settleUnsure(tp)
+	}
 	if report.SyncFailed {
 		if err := d.settleSuspect(tp); err != nil {
 			err = errors.Join(err, log.abandon())
@@ -576,6 +585,7 @@ func (d *Dir) setAside(tp model.TopicPartition, suffix string) (aside string, er
 	if err := d.dropDeferred(tp); err != nil {
 		return "", err
 	}
+	d.settleUnsure(tp)
 	return aside, d.settleSuspect(tp)
 }
 

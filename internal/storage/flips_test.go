@@ -159,9 +159,6 @@ func checkFlipped(t *testing.T, mem *fsys.Mem, st *flipState, what string) (foun
 	if told, err := toldByReplay(d, l, report, st); told || err != nil {
 		return true, errors.Join(err, d.Close())
 	}
-	if !report.Known && st.damaged { // two faults: without positions the log ends before the damage
-		return true, errors.Join(checkBeginning(l, report, st), d.Close())
-	}
 	if st.lost && !report.LostData() {
 		return false, fmt.Errorf("a loss that is not on record is forgotten: %+v", report)
 	}

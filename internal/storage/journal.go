@@ -25,6 +25,8 @@ type journal struct {
 	room *space
 	torn bool // what could not be believed at the opening was a last write that a crash cut short
 
+	missing bool // there was none, or an empty file, at the opening
+
 	mu      sync.Mutex
 	file    fsys.File
 	states  map[model.TopicPartition]logState // what the file says, were it read now
@@ -38,9 +40,10 @@ type journal struct {
 }
 
 // openJournal reads the journal, drops what keep does not want, and writes it anew. damaged is the number of bytes
-// that could not be believed; missing is what keep refused.
-func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPartition) bool) (j *journal, damaged int64,
-	missing []model.TopicPartition, err error,
+// that could not be believed; missing is what keep refused. doubt is told, before anything is replaced, whether the journal is damaged or
+// there is none.
+func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPartition) bool, doubt func(bad bool) error) (j *journal,
+	damaged int64, missing []model.TopicPartition, err error,
 ) {
 	data, err := readFile(fsy, name, maxJournalBytes)
 	if err != nil && !fsys.IsNotExist(err) {
@@ -65,6 +68,10 @@ func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPar
 			s.whole, s.rows = false, nil
 			states[tp] = s
 		}
+	}
+	j.missing = len(data) == 0
+	if err := doubt(j.missing || good < len(data) && !j.torn); err != nil {
+		return nil, 0, nil, err
 	}
 	err = j.compact()
 	if errors.Is(err, fsys.ErrNoSpace) && j.failed == nil && good > 0 {

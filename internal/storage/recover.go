@@ -25,7 +25,9 @@ type recovery struct {
 	asFound   bool         // no log of this process has written to it
 	touched   bool         // files were created, cut or removed
 	medium    bool         // something could not be read
-	marked    bool         // damage was found while the log was open, and is on file
+	unsure    bool         // more may have been durable than the journal knows
+	places    []mark       // damage that was found while the log was open, and is on file
+	at        int          // the segment being scanned
 	entries   []indexEntry // what the offset index of the segment being scanned knew
 	heads     headCheck
 	behind    int64 // base of the segment behind the one being scanned
@@ -36,6 +38,8 @@ func openLog(d *Dir, tp model.TopicPartition, cfg Config) (*Log, RecoveryReport,
 	l := &Log{dir: d, fs: d.fs, tp: tp, path: d.logDir(tp), cfg: cfg.withDefaults(), producers: newProducerState()}
 	r := &recovery{log: l, asFound: d.touch(tp)}
 	r.saved, r.report.Known = d.journal.state(tp)
+	r.unsure = d.isUnsure(tp)
+	r.report.Unsure = r.unsure
 	r.report.SyncFailed, r.report.LostBefore = d.isSuspect(tp), d.journal.isLost(tp)
 	r.point = r.saved.point()
 	r.report.RecoveryPoint, r.report.HighWatermark = r.point, r.saved.highWatermark
@@ -102,18 +106,14 @@ func (r *recovery) run() error {
 func (r *recovery) headMissing() bool {
 	l := r.log
 	return len(l.segs) > 0 && l.segs[0].base > r.saved.logStart && r.point <= r.saved.logStart &&
-		(r.report.Known || l.dir.journalWhole())
+		!r.unsure
 }
-
-// journalWhole says whether the journal held all that it ever acknowledged, as far as can be told: a torn last write was promised to
-// nobody, so that it may not hide that a log lacks its beginning.
-func (d *Dir) journalWhole() bool { return d.report.JournalDamagedBytes == 0 || d.report.JournalTorn }
 
 // missHead notes as damage that the log begins behind its LogStartOffset. Segments are removed only once a higher one is durable.
 func (r *recovery) missHead() {
 	l := r.log
 	first := l.segs[0]
-	if !r.report.Known || !l.dir.journalWhole() || first.base <= r.saved.logStart {
+	if !r.report.Known || r.unsure || first.base <= r.saved.logStart {
 		return
 	}
 	l.start = r.saved.logStart
@@ -174,7 +174,9 @@ func (r *recovery) list() error {
 			} else if base, ok := parseFileName(info.Name, digestSuffix); ok {
 				r.digests = append(r.digests, base)
 			} else if info.Name == marksName {
-				r.marked = true
+				if err := r.loadMarks(); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -280,7 +282,11 @@ func (r *recovery) scan() error {
 	}
 	for i := first; i < len(l.segs); i++ {
 		if i > first && l.segs[i].base != l.end {
-			if l.end >= r.point || l.segs[i].base < l.end {
+			kept, err := r.keepsBehind(i - 1)
+			if err != nil {
+				return err
+			}
+			if (l.end >= r.point && !kept) || l.segs[i].base < l.end {
 				return r.cut(i-1, CutNone)
 			}
 			r.damaged(l.segs[i-1], l.pos, l.end, l.segs[i].base, fmt.Sprintf("the next segment begins at offset %d", l.segs[i].base))
@@ -378,6 +384,10 @@ func (r *recovery) finish() error {
 		if err := r.confess(); err != nil {
 			return err
 		}
+	}
+	if r.unsure && l.damage == nil { // synced before the list of such logs goes
+		l.told.rows = l.end
+		return l.dir.journal.append(logUpdate{tp: l.tp, state: l.journalState(), tells: true, row: headRow{from: l.end, to: l.end}})
 	}
 	// What is kept counts as durable from here on: the journal knows all of it, or that it was synced, and nothing of what was cut.
 	less := l.end < r.point || l.start > r.saved.logStart || l.end < l.told.rows

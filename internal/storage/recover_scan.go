@@ -32,12 +32,13 @@ func (r *recovery) scanSegment(i int, resumed bool) (done bool, err error) {
 	}
 	l.preallocated = size
 	r.report.ScannedSegments++
+	r.at = i
 	last := i == len(l.segs)-1
 	if !last {
 		r.behind = l.segs[i+1].base
 	}
 	bad, err := r.walkBatches(f, size, last)
-	for bad != nil && err == nil && (l.end < r.point || errors.Is(bad, errUnreadable)) {
+	for bad != nil && err == nil && (l.end < r.point || errors.Is(bad, errUnreadable) || r.keeps(l.end)) {
 		found, err := r.goOnBehind(f, s, size, bad)
 		if err != nil || !found {
 			break
@@ -85,7 +86,11 @@ func (r *recovery) endAtBadBatch(i int, f fsys.File, size int64, bad error) (don
 			kind = CutMore
 		}
 	}
-	if kind == CutZeros || l.end >= r.point {
+	kept, err := r.keepsBehind(i)
+	if err != nil {
+		return false, err
+	}
+	if kind == CutZeros || l.end >= r.point && !kept {
 		r.report.CutReason = bad.Error()
 		return true, r.cut(i, kind)
 	}
@@ -108,22 +113,47 @@ func (r *recovery) giveUp(i int, why error) error {
 	return nil
 }
 
-// goOnBehind looks for the next batch that the index knows behind a bad one below the recovery point, and goes on there: what
-// lies behind stays readable.
+// goOnBehind looks for the next batch that the index knows behind a bad one below the recovery point, or for a whole one where the
+// place is one that keeps, and goes on there: what lies behind stays readable.
 func (r *recovery) goOnBehind(f fsys.File, s *segment, size int64, bad error) (found bool, err error) {
 	l := r.log
-	for _, e := range r.entries {
-		if e.value <= l.pos || e.key <= l.end || e.key >= r.point || !batchBegins(f, e, size) {
-			continue
+	limit := r.point
+	if r.keeps(l.end) {
+		bound, err := boundOf(l.fs, l.segs, r.at)
+		if err != nil {
+			return false, err
 		}
-		r.damaged(s, l.pos, l.end, e.key, bad.Error())
-		l.damages[len(l.damages)-1].behind = e.value
-		l.pos, l.end = e.value, e.key
-		l.index.offsets.add(l.fs, e.key, e.value)
-		l.index.since = 0
-		return true, nil
+		e, found, err := wholeBehind(f, l.pos, size, l.end, bound)
+		if err != nil && !isMediumError(err) {
+			return false, err
+		}
+		if found {
+			r.goOnAt(s, e, bad)
+			return true, nil
+		}
+		limit = bound
+	}
+	for _, e := range r.entries {
+		if e.value > l.pos && e.key > l.end && e.key < limit && batchBegins(f, e, size) {
+			r.goOnAt(s, e, bad)
+			return true, nil
+		}
 	}
 	return false, nil
+}
+
+// goOnAt notes as damage what lies before a batch, and goes on with that.
+func (r *recovery) goOnAt(s *segment, e indexEntry, bad error) {
+	l := r.log
+	if n := len(l.damages); n > 0 && l.damages[n-1].To == l.end && l.damages[n-1].File == s.logName() { // bad ones side by side
+		l.damages[n-1].To = e.key
+	} else {
+		r.damaged(s, l.pos, l.end, e.key, bad.Error())
+	}
+	l.damages[len(l.damages)-1].behind = e.value
+	l.pos, l.end = e.value, e.key
+	l.index.offsets.add(l.fs, e.key, e.value)
+	l.index.since = 0
 }
 
 // batchBegins says whether the batch that an index entry promises is there.
@@ -197,6 +227,8 @@ func (r *recovery) walkBatches(f fsys.File, size int64, last bool) (bad, err err
 			return fmt.Errorf("%w: base offset %d behind offset %d", errBadBatch, h.BaseOffset, l.end-1), nil
 		case h.NextOffset() <= point && !r.ofEpoch(h):
 			return fmt.Errorf("%w: epoch %d at offset %d is not that of the journal", errBadBatch, h.LeaderEpoch, h.BaseOffset), nil
+		case r.oversteps(h):
+			return fmt.Errorf("%w: offsets %d to %d, and the next segment begins at %d", errBadBatch, h.BaseOffset, h.LastOffset(), l.segs[r.at+1].base), nil
 		case h.BaseOffset < l.end && !l.holdsStart(h):
 			return fmt.Errorf("%w: base offset %d after offset %d", errBadBatch, h.BaseOffset, l.end-1), nil
 		}

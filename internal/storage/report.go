@@ -54,6 +54,9 @@ type Damage struct {
 type RecoveryReport struct {
 	// Known says that the journal had positions of the log; without it everything was scanned.
 	Known bool
+	// Unsure says that the journal was damaged or missing, now or at an earlier opening, and that the log was not opened without damage
+	// since: more of it may have been durable than RecoveryPoint says.
+	Unsure bool
 	// LogStartOffset and LogEndOffset are those of the opened log.
 	LogStartOffset, LogEndOffset int64
 	// RecoveryPoint and HighWatermark are what the journal said; they may exceed LogEndOffset when data was lost.

@@ -96,7 +96,9 @@ func (l *Log) reset(start int64, state *producerState) error {
 	l.start, l.end, l.checkpointed = start, start, saved.highWatermark
 	l.epochs, l.producers, l.damage, l.damages, l.dirtyDir = epochCache{}, state, nil, nil, false
 	l.told.epochs, l.told.rows = told == nil, start // without room for it the next append says it
-	l.forgetMarks()
+	if err := l.forgetMarks(); err != nil {
+		return err
+	}
 	l.durable.Store(start)
 	l.filed.Store(start)
 	l.publish()

@@ -178,7 +178,9 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	}
 	l.producers = producers
 	l.damage, l.damages = nil, nil
-	l.forgetMarks()
+	if err := l.forgetMarks(); err != nil {
+		return err
+	}
 	l.durable.Store(min(l.durable.Load(), newEnd))
 	l.filed.Store(min(l.filed.Load(), newEnd))
 	l.durablePos = 0 // where it is not known better

@@ -60,6 +60,7 @@ type Offline struct {
 	logs    []offlineLog
 	states  map[model.TopicPartition]logState
 	replays map[model.TopicPartition]*offlineReplay // from the sync journal
+	unsure  map[model.TopicPartition]bool           // see Dir.unsure
 	report  func(Finding)
 }
 
@@ -202,10 +203,24 @@ func (o *Offline) verifyRoot() error {
 	if err := o.verifyShared(root); err != nil {
 		return err
 	}
+	return o.verifyJournal(root)
+}
+
+// verifyJournal checks checkpoints.journal, and what it says of logs that are gone.
+func (o *Offline) verifyJournal(root string) error {
+	var found []model.TopicPartition
+	for _, l := range o.logs {
+		found = append(found, l.tp)
+	}
+	var err error
+	if o.unsure, _, err = readUnsure(o.fs, root, found); err != nil {
+		return err
+	}
 	name := path.Join(root, journalName)
 	data, err := readFile(o.fs, name, maxJournalBytes)
 	if fsys.IsNotExist(err) || err == nil && len(data) == 0 {
 		if len(o.logs) > 0 {
+			o.unsure = allOf(found)
 			o.note(SeverityFault, name, -1, -1, "the journal is missing or empty", "every log is checked whole; LogStartOffsets are those of the first segments, HighWatermarks begin at 0")
 		}
 		return nil
@@ -219,6 +234,12 @@ func (o *Offline) verifyRoot() error {
 		severity := SeverityFault
 		if journalTorn(data, good) {
 			severity = SeverityNote
+		} else {
+			o.unsure = allOf(found)
+			for tp, s := range states { // as an opening takes them
+				s.whole, s.rows = false, nil
+				states[tp] = s
+			}
 		}
 		o.note(severity, name, int64(good), -1, fmt.Sprintf("%d of %d bytes cannot be believed", len(data)-good, len(data)),
 			"what stands before is used: positions may be older than the truth, more is checked")

@@ -24,6 +24,9 @@ type logVerifier struct {
 	state  logState
 	known  bool
 	heads  headCheck
+	unsure bool           // more may have been durable than the journal knows
+	places []mark         // damage on file
+	bound  int64          // no batch of the segment being walked reaches beyond
 	replay *offlineReplay // nil where the sync journal holds nothing of it
 
 	segs      []*segment
@@ -63,7 +66,7 @@ func (v *logVerifier) run() (LogSummary, error) {
 	if v.log.known {
 		v.sum.Partition = v.log.tp.String()
 		v.state, v.known = o.states[v.log.tp]
-		v.replay = o.replays[v.log.tp]
+		v.replay, v.unsure = o.replays[v.log.tp], o.unsure[v.log.tp]
 	}
 	v.sum.RecoveryPoint, v.sum.HighWatermark = v.state.point(), v.state.highWatermark
 	if err := v.list(); err != nil {
@@ -77,7 +80,7 @@ func (v *logVerifier) run() (LogSummary, error) {
 	}
 	v.sum.Segments = len(v.segs)
 	v.sum.LogStartOffset = max(v.state.logStart, v.segs[0].base)
-	if v.segs[0].base > v.state.logStart && v.known {
+	if v.segs[0].base > v.state.logStart && v.known && !v.unsure {
 		o.note(SeverityFault, v.segs[0].logName(), -1, v.state.logStart, fmt.Sprintf("the log should begin at offset %d", v.state.logStart), recoverDamage)
 	}
 	v.heads = headCheck{state: v.state, start: v.sum.LogStartOffset, firstDirty: readCleanedBelow(v.o.fs, v.log.path)}
@@ -174,6 +177,9 @@ func (v *logVerifier) segment(i int) (next int64, err error) {
 	if err != nil {
 		return s.base, err
 	}
+	if v.bound, err = boundOf(v.o.fs, v.segs, i); err != nil {
+		return s.base, err
+	}
 	s.next = 1<<63 - 1
 	if !last {
 		s.next = v.segs[i+1].base
@@ -205,9 +211,21 @@ func (v *logVerifier) gap(i int, size, next int64) error {
 	if !data && next >= v.state.point() {
 		severity, recovery = SeverityNote, "the log ends there; the empty segments behind are removed"
 	}
+	kept := data && v.keeps(next)
+	if kept {
+		recovery = recoverDamage
+	}
 	v.o.note(severity, s.logName(), size, next, fmt.Sprintf("it ends at offset %d, and the next segment begins at %d", next, s.next), recovery)
-	v.cut(next)
+	if !kept {
+		v.cut(next)
+	}
 	return nil
+}
+
+// keeps says whether what is bad at an offset may have been durable though it lies at or above the recovery point: see recovery.keeps.
+func (v *logVerifier) keeps(offset int64) bool {
+	r := recovery{unsure: v.unsure, places: v.places}
+	return r.keeps(offset)
 }
 
 // cut notes that recovery ends the log at an offset at the latest, where nothing is known to have been durable behind it.

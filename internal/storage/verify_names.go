@@ -26,6 +26,9 @@ func (o *Offline) verifyRootNames(root string) error {
 		name := path.Join(root, info.Name)
 		switch info.Name {
 		case lockName, metaFileName, journalName, reserveName, seenTimeName, topicsName, sharedName, controllerName:
+		case unsureName:
+			o.note(SeverityNote, name, -1, -1, "logs of which more may have been durable than the journal knows: it was damaged or missing at an earlier start",
+				"nothing whole is cut off them")
 		case seatsLostName:
 			data, err := readFile(o.fs, name, seatsLostMax)
 			if err != nil {
@@ -66,10 +69,12 @@ func (v *logVerifier) otherFile(name string, info fsys.FileInfo) error {
 		return nil
 	case info.Name == marksName:
 		data, err := readFile(v.o.fs, name, marksMax)
-		if _, ok := decodeMarks(data); err != nil || !ok {
+		marks, ok := decodeMarks(data)
+		if err != nil || !ok {
 			v.o.note(SeverityHint, name, 0, -1, "the list of damage cannot be believed", "the scrub finds the damage again")
 			return nil
 		}
+		v.places = marks
 		return note("a list of what a running broker found damaged", "looked at again, and fetched anew from the leader")
 	case strings.HasSuffix(info.Name, corruptSuffix):
 		return note("a damaged segment that was set aside", "kept, not used; remove it by hand when it is not wanted")

@@ -93,18 +93,25 @@ func checkRecords(it *record.Iterator, w *walker, h record.Header) error {
 // badBatch notes bytes that are no sound batch. more says that the walk goes on at position behind; otherwise behind is the
 // least end of the log.
 func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, s *segment, why error) (behind int64, more bool) {
-	v.cut(next)
 	kind, err := classifyTail(f, at, size, next)
 	if err != nil {
 		kind = CutMore
 	}
+	data, err := holdData(v.o.fs, v.segs[slices.Index(v.segs, s)+1:])
 	if errors.Is(why, errNeverDurable) && next >= v.state.point() {
 		kind = CutUnfinishedBatch
-	} else if kind != CutMore {
-		if data, err := holdData(v.o.fs, v.segs[slices.Index(v.segs, s)+1:]); err != nil || data {
-			kind = CutMore
-		}
+	} else if err != nil || data {
+		kind = CutMore
 	}
+	keptAt, kept := v.keptBehind(f, at, size, next)
+	if (kept || data && v.keeps(next)) && !v.replay.covers(s, at, next) {
+		v.o.note(SeverityFault, s.logName(), at, next, why.Error(), recoverDamage)
+		if !kept {
+			return next, false
+		}
+		return keptAt, true
+	}
+	v.cut(next)
 	severity := SeverityFault
 	if next >= v.state.point() && kind != CutMore {
 		severity = SeverityNote
@@ -135,6 +142,15 @@ func (v *logVerifier) badBatch(f fsys.File, at, size, next int64, s *segment, wh
 		}
 	}
 	return next, false
+}
+
+// keptBehind finds the whole batch that recovery goes on with behind bytes that are none, where it keeps what lies there.
+func (v *logVerifier) keptBehind(f fsys.File, at, size, next int64) (position int64, kept bool) {
+	if !v.keeps(next) {
+		return 0, false
+	}
+	e, found, err := wholeBehind(f, at, size, next, v.bound)
+	return e.value, err == nil && found
 }
 
 // DumpedBatch is one batch of a dump.
