@@ -134,6 +134,7 @@ func (n *Node) recoverReplicas(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.tellOfSeats(allLost)
 	replicas, err := n.replicas.Recover(ctx)
 	if err != nil {
 		return fmt.Errorf("recover the logs in %s: %w", n.cfg.DataDir, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/penstock-io/penstock/api/gen/internalv1"
@@ -77,13 +78,25 @@ func (n *Node) openDirectory(context.Context) error {
 // tellOfJournal says what was wrong with the journal: it is written anew at once, and nothing tells of it later.
 func (n *Node) tellOfJournal(report storage.DirReport) {
 	switch {
+	case report.JournalMissing:
+		n.log.Warn("the checkpoints journal is missing or empty and there are logs: each is checked whole, which takes long, and begins with "+
+			"its first segment; high watermarks begin at 0. Nothing whole is cut off a log, and what is bad is served as damaged. Look for what "+
+			"removed it, and at the disk", "directory", n.cfg.DataDir)
 	case report.JournalDamagedBytes == 0:
 	case report.JournalTorn:
 		n.log.Info("the end of the checkpoints journal was cut off: a write that a crash interrupted, never acknowledged",
 			"bytes", report.JournalDamagedBytes)
 	default:
 		n.log.Warn("the checkpoints journal is damaged: what stands before the damage was used, so positions may be older than the truth "+
-			"and more of the logs is checked; look at the disk", "directory", n.cfg.DataDir, "bytes", report.JournalDamagedBytes)
+			"and more of the logs is checked; nothing whole is cut off one. Look at the disk", "directory", n.cfg.DataDir, "bytes", report.JournalDamagedBytes)
+	}
+}
+
+// tellOfSeats says that the list of lost seats could not be believed.
+func (n *Node) tellOfSeats(allLost string) {
+	if allLost != "" {
+		n.log.Warn("the list of seats that earlier starts have lost is damaged: which they were is not known, so every replica of this directory "+
+			"gives up its seat and comes into sync again; look at the disk", "file", filepath.Join(n.cfg.DataDir, seatsName))
 	}
 }
 

@@ -284,3 +284,43 @@ func TestADamagedJournalIsTold(t *testing.T) {
 		}
 	}
 }
+
+// A journal that is gone is told of where there are logs, and so is a list of lost seats that cannot be believed: what a start makes of
+// them shows nowhere else.
+func TestALostJournalAndADamagedSeatsListAreTold(t *testing.T) {
+	dir := t.TempDir()
+	flags := settings(t, dir)
+	stop(t, mustStart(t, flags))
+	journal, seats := filepath.Join(dir, "checkpoints.journal"), filepath.Join(dir, "seats.lost")
+	told := func(prepare func() error) *recordedLog {
+		t.Helper()
+		if err := prepare(); err != nil {
+			t.Fatal(err)
+		}
+		log := &recordedLog{}
+		node, err := startLogging(t, flags, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop(t, node)
+		return log
+	}
+	const gone, damaged = "WARN the checkpoints journal is missing or empty", "WARN the list of seats that earlier starts have lost is damaged"
+	if log := told(func() error { return os.Remove(journal) }); log.holds(gone) || log.holds(damaged) {
+		t.Errorf("without logs: %q", log.messages)
+	}
+	for what, prepare := range map[string]func() error{
+		"no journal":       func() error { return os.Remove(journal) },
+		"an empty journal": func() error { return os.WriteFile(journal, nil, 0o600) },
+	} {
+		if err := os.MkdirAll(filepath.Join(dir, "topics", model.NewUUID().String(), "0"), 0o750); err != nil { // no start uses it twice
+			t.Fatal(err)
+		}
+		if log := told(prepare); !log.holds(gone) || log.holds(damaged) {
+			t.Errorf("%s: %q", what, log.messages)
+		}
+	}
+	if log := told(func() error { return os.WriteFile(seats, []byte("damaged"), 0o600) }); log.holds(gone) || !log.holds(damaged) {
+		t.Errorf("a damaged list of seats: %q", log.messages)
+	}
+}
