@@ -79,6 +79,7 @@ func (m *Manager) cleaningDue(p *partition, image *metadata.Image, now time.Time
 	}
 	state, err := p.log.CleaningState(policy, in)
 	if err != nil {
+		m.suspect(p, p.log.LogStartOffset(), err, FoundByMaintenance)
 		m.opts.Logger.Warn("what there is to compact is not known", "partition", p.tp.String(), "error", err)
 		return cleaningJob{}, false
 	}

@@ -28,9 +28,11 @@ const (
 	FoundByFollower FoundBy = "follower"
 	// FoundByComparison is a check that a follower has asked for, or the comparison of digests.
 	FoundByComparison FoundBy = "comparison"
+	// FoundByMaintenance is retention or compaction.
+	FoundByMaintenance FoundBy = "maintenance"
 )
 
-var allFoundBy = []FoundBy{FoundByRecovery, FoundByScrub, FoundByConsumer, FoundByFollower, FoundByComparison}
+var allFoundBy = []FoundBy{FoundByRecovery, FoundByScrub, FoundByConsumer, FoundByFollower, FoundByComparison, FoundByMaintenance}
 
 const (
 	// checkStepBytes is the work of one step of a check, between two looks at its rate, and of one CheckRange request.

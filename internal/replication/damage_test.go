@@ -240,6 +240,64 @@ func TestDamagedLeaderHandsOver(t *testing.T) {
 	}
 }
 
+// Compaction, and retention that looks for a segment's latest timestamp, read what nobody may have read since: what they meet is damage
+// as what a scrub meets.
+func TestMaintenanceThatMeetsDamageActs(t *testing.T) {
+	t.Run("compaction", func(t *testing.T) {
+		d := newDamageTest(t, nil, 1, 2, 3)
+		file, end := d.flip(2, 20), d.log(2).LogEndOffset()
+		cl, err := storage.NewCleaner(storage.CleanerOptions{}).Begin(d.log(2), storage.CompactionPolicy{}, storage.CleaningInput{
+			NowMs: time.Now().UnixMilli(), HighWatermark: end, LowestPosition: end, Clock: storage.ClockTrusted,
+		})
+		if err != nil || cl == nil {
+			t.Fatal(cl, err)
+		}
+		for done := false; err == nil && !done; {
+			_, done, err = cl.Step(1 << 20)
+		}
+		if !errors.Is(err, storage.ErrCorruptLog) {
+			t.Fatalf("it met no damage: %v", err)
+		}
+		stats := cl.Stats()
+		if err := cl.Close(); err != nil {
+			t.Fatal(err)
+		}
+		p, lookupErr := d.mgrOf(2).lookup(d.tp)
+		if lookupErr != nil {
+			t.Fatal(lookupErr)
+		}
+		d.mgrOf(2).cleaned(p, stats, err)
+		d.mended(2, file, FoundByMaintenance, 1, 2, 3)
+	})
+	t.Run("retention", func(t *testing.T) {
+		d := newDamageTest(t, map[string]string{"retention.ms": "1000000"}, 1, 2, 3)
+		d.nodes[1].stop(true)
+		dir := path.Join(d.nodes[1].path, "topics", d.tp.TopicID.String(), fmt.Sprint(d.tp.Partition))
+		infos, err := d.nodes[1].mem.List(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, info := range infos { // the latest timestamps
+			if strings.HasSuffix(info.Name, ".producers") {
+				if err := d.nodes[1].mem.Remove(path.Join(dir, info.Name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		d.nodes[1].start()
+		eventually(t, "broker 1 is back in sync", func() bool { return len(d.partition(d.tp).ISR) == 3 })
+		d.lead(d.tp, 1, 1, 2, 3)
+		d.write(1, 1)
+		file := d.flip(1, 0)
+		p, err := d.mgrOf(1).lookup(d.tp)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.mgrOf(1).retain(p, time.Now(), storage.ClockTrusted)
+		d.mended(1, file, FoundByMaintenance, 1, 2, 3)
+	})
+}
+
 // The head of a batch says that it holds the offsets of those behind it: who reads one of those comes across it.
 func TestDamageThatHidesWhatLiesBehind(t *testing.T) {
 	d := newDamageTest(t, map[string]string{"index.interval.bytes": "16384"}, 1, 2, 3)

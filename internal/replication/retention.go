@@ -115,13 +115,14 @@ func (m *Manager) retentionInput(p *partition, now time.Time, clock storage.Cloc
 	}
 }
 
-// logTrouble notes an error of a log's maintenance; one that has failed the log takes its partition out of service. The caller
-// holds p.mu.
+// logTrouble notes an error of a log's maintenance; one that has failed the log takes its partition out of service, and one that says
+// that bytes are bad lets them be checked, as a read does. The caller holds p.mu.
 func (m *Manager) logTrouble(p *partition, what string, err error, fx *effects) {
 	if p.log.Failed() != nil {
 		m.logFailed(p, what, err, fx)
 		return
 	}
+	m.suspect(p, p.log.LogStartOffset(), err, FoundByMaintenance)
 	m.opts.Logger.Warn("maintenance of a log failed, it is tried again", "partition", p.tp.String(), "doing", what, "error", err)
 }
 

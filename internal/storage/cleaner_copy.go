@@ -2,7 +2,6 @@ package storage
 
 import (
 	"errors"
-	"fmt"
 	"math"
 
 	"github.com/penstock-io/penstock/internal/fsys"
@@ -21,9 +20,10 @@ const (
 
 // batchReader reads a sealed segment batch by batch and checks each one's CRC.
 type batchReader struct {
-	name string
-	file *sharedFile
-	w    *walker
+	name   string
+	file   *sharedFile
+	w      *walker
+	offset int64 // the offset that the next batch has, or a higher one
 }
 
 func openBatchReader(l *Log, s *segment) (*batchReader, error) {
@@ -34,18 +34,19 @@ func openBatchReader(l *Log, s *segment) (*batchReader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &batchReader{name: s.logName(), file: f, w: newWalker(f, 0, s.size, true)}, nil
+	return &batchReader{name: s.logName(), file: f, w: newWalker(f, 0, s.size, true), offset: s.base}, nil
 }
 
 // next returns the next batch, nil at the end. The bytes are valid until the next call.
 func (r *batchReader) next() ([]byte, record.Header, error) {
 	h, ok, err := r.w.next()
-	if errors.Is(err, errBadBatch) {
-		return nil, h, fmt.Errorf("%w: %s: %w", ErrCorruptLog, r.name, err)
+	if errors.Is(err, errBadBatch) || isMediumError(err) {
+		return nil, h, &CorruptError{File: r.name, Position: r.w.pos, Offset: r.offset, Reason: err.Error()}
 	}
 	if err != nil || !ok {
 		return nil, h, err
 	}
+	r.offset = h.NextOffset()
 	at := r.w.pos - int64(h.Size()) - r.w.bufAt
 	return r.w.buf[at:][:h.Size()], h, nil
 }

@@ -94,7 +94,7 @@ func maxTimestampOf(f fsys.File, s *segment) (ts int64, err error) {
 		if err == nil && !ok && next < s.next {
 			err = fmt.Errorf("%w: the file ends there, the next segment begins at offset %d", errBadBatch, s.next)
 		}
-		if errors.Is(err, errBadBatch) {
+		if errors.Is(err, errBadBatch) || isMediumError(err) {
 			return ts, &CorruptError{File: s.logName(), Position: w.pos, Offset: next, Reason: err.Error()}
 		}
 		if err != nil || !ok {
