@@ -119,10 +119,10 @@ func (l *Log) readView(v *view, q readRequest, buf []byte) (ReadResult, error) {
 		if q.pos, q.sure, err = l.position(v, i, q); err != nil {
 			return none, err
 		}
-		q.least = leastBase(v, i, q)
+		q.least, q.next = leastBase(v, i, q)
 		for j := range v.damages { // nothing of what is damaged is looked at
 			if d := &v.damages[j]; d.behind > q.pos && q.from >= d.To && d.File == v.segs[i].logName() {
-				q.pos, q.sure, q.least = d.behind, -1, 0
+				q.pos, q.sure, q.least, q.next = d.behind, -1, 0, -1
 			}
 		}
 		res, found, err := l.readSegment(v, i, q, buf)
@@ -181,16 +181,18 @@ func (v *view) nextOf(i int) int64 {
 	return v.segs[i].next
 }
 
-// leastBase is the offset that no batch at q.pos begins below: where a segment begins, and where the last read ended. The first
-// segment may begin within a batch.
-func leastBase(v *view, i int, q readRequest) int64 {
+// leastBase is the offset that no batch at q.pos begins below, and the one that it has where none are left out: where a segment begins,
+// and where the last read ended. The first segment may begin within a batch.
+func leastBase(v *view, i int, q readRequest) (least, next int64) {
 	switch {
 	case q.pos == 0 && i > 0:
-		return v.segs[i].base
-	case q.pos > 0 && q.sure < 0: // position had it from a readHint
-		return q.from
+		return v.segs[i].base, v.segs[i].base
+	case q.pos == 0:
+		return 0, v.segs[0].base
+	case q.sure < 0: // position had it from a readHint
+		return q.from, q.from
 	default:
-		return 0
+		return 0, q.sure
 	}
 }
 
@@ -207,6 +209,7 @@ type readRequest struct {
 	maxBytes   int
 	pos, sure  int64
 	least      int64 // no batch at pos begins below it
+	next       int64 // the offset of the batch at pos where none are left out before it; -1 where that is not known
 	end        int64 // no offset of the segment reaches it
 	trust      int64 // batches from this position on are not checked against their CRC
 	walk       bool  // the index was rebuilt just now and is not to be asked again
@@ -269,7 +272,9 @@ func (l *Log) readSegment(v *view, i int, q readRequest, buf []byte) (res ReadRe
 			return res, false, l.badRead(v, i, q, err.Error())
 		}
 		// Nothing selected yet: go on behind what was skipped, with room for the whole next batch.
-		q.pos, q.sure, q.least = q.pos+int64(w.begin), -1, max(q.least, w.next)
+		if q.pos, q.sure, q.least = q.pos+int64(w.begin), -1, max(q.least, w.next); w.begin > 0 {
+			q.next = q.least
+		}
 		want = max(q.maxBytes, record.HeaderSize, w.need)
 		if q.pos-began > v.skip && !q.walk {
 			return res, false, fmt.Errorf("%w: it skips %d bytes", errIndexDoubt, q.pos-began)
@@ -301,7 +306,7 @@ func (l *Log) badRead(v *view, i int, q readRequest, fault string) error {
 type selection struct {
 	begin, end  int   // of the selected batches; begin is where to go on when there are none
 	first, next int64 // their first offset, and one above their last; without any, one above the last that was skipped
-	need        int   // size of the batch at begin when the buffer ends within it
+	need        int   // what to read for the batch at begin when the buffer ends too early
 	stop        bool  // the batch at begin lies at or above upTo
 	fault       string
 }
@@ -314,7 +319,7 @@ func selectBatches(buf []byte, q readRequest, room int64) (s selection) {
 		s.fault = fmt.Sprintf("%d bytes are too few for a batch", room)
 		return s
 	}
-	at, next := 0, q.least
+	at, next, expect := 0, q.least, q.next
 	for at+record.HeaderSize <= len(buf) {
 		b := buf[at:]
 		fault := ""
@@ -328,7 +333,21 @@ func selectBatches(buf []byte, q readRequest, room int64) (s selection) {
 			fault = fmt.Sprintf("batch %d where batch %d should be", base, q.sure)
 		case base < next || last < base || last >= q.end:
 			fault = fmt.Sprintf("a batch of offsets %d to %d between %d and %d", base, last, next, q.end)
-		case last >= q.upTo:
+		}
+		if fault == "" && expect >= 0 && base > expect && int64(at)+size+record.HeaderSize <= room {
+			// Offsets are left out: rightly, or the batch says more than its own.
+			behind := at + int(size)
+			if behind+record.HeaderSize > len(buf) {
+				if s.end == s.begin {
+					s.need = behind - at + record.HeaderSize
+				}
+				return s
+			}
+			if h, err := record.ParseHeader(buf[behind:]); err == nil && h.BaseOffset >= expect && h.BaseOffset <= last {
+				fault = fmt.Sprintf("a batch of offsets %d to %d, and the one behind begins at %d", base, last, h.BaseOffset)
+			}
+		}
+		if fault == "" && last >= q.upTo {
 			s.stop = true
 			return s
 		}
@@ -338,7 +357,7 @@ func selectBatches(buf []byte, q readRequest, room int64) (s selection) {
 			}
 			return s
 		}
-		next = last + 1
+		next, expect = last+1, last+1
 		whole := int64(at)+size <= int64(len(buf))
 		if last < q.from {
 			at += int(size)

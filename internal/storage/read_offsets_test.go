@@ -17,14 +17,31 @@ func TestReadOnMeetsALowerBaseOffset(t *testing.T) {
 		for bad := 1; bad < 10; bad++ {
 			for _, interval := range []int{1, 4096} {
 				t.Run(fmt.Sprintf("clean %t batch %d interval %d", clean, bad, interval), func(t *testing.T) {
-					readOnOverLowerBase(t, clean, bad, interval)
+					readOnOverBase(t, clean, bad, interval, -1)
 				})
 			}
 		}
 	}
 }
 
-func readOnOverLowerBase(t *testing.T, clean bool, bad, interval int) {
+// Where it was raised, the batch overlaps the one behind, or the end of its segment: no reader is given its records at wrong offsets, also
+// where it is the first of its segment and nothing before it tells.
+func TestReadMeetsAHigherBaseOffset(t *testing.T) {
+	for _, clean := range []bool{true, false} {
+		for bad := range 10 {
+			for _, interval := range []int{1, 4096} {
+				for _, bit := range []int{0, 1, 2, 8, 40} {
+					t.Run(fmt.Sprintf("clean %t batch %d interval %d bit %d", clean, bad, interval, bit), func(t *testing.T) {
+						readOnOverBase(t, clean, bad, interval, bit)
+					})
+				}
+			}
+		}
+	}
+}
+
+// readOnOverBase flips a bit of the base offset of a batch, its lowest one where that is negative, and reads on over it.
+func readOnOverBase(t *testing.T, clean bool, bad, interval, bit int) {
 	const perBatch = 8
 	mem := fsys.NewMem(9, fsys.MemOptions{})
 	d := openTestDir(t, mem)
@@ -49,8 +66,7 @@ func readOnOverLowerBase(t *testing.T, clean bool, bad, interval int) {
 	}
 	mem = mem.CrashProcess()
 	b := int64(bad * perBatch)
-	bit := 0
-	for b>>bit&1 == 0 {
+	for lower := bit < 0; lower && (bit < 0 || b>>bit&1 == 0); {
 		bit++
 	}
 	must(t, mem.Flip(file, at+7-int64(bit/8), uint(bit%8))) //nolint:gosec // below 8
