@@ -83,6 +83,7 @@ type suspicion struct {
 	p      *partition
 	offset int64
 	by     FoundBy
+	why    string
 }
 
 // suspicions are the checks that wait, each once.
@@ -132,7 +133,7 @@ func (m *Manager) suspect(p *partition, offset int64, err error, by FoundBy) {
 			return
 		}
 	}
-	m.suspicions.add(suspicion{p: p, offset: offset, by: by})
+	m.suspicions.add(suspicion{p: p, offset: offset, by: by, why: err.Error()})
 }
 
 // checkLoop looks at what is suspected, one place after the other. It sleeps while there is nothing to do.
@@ -157,14 +158,21 @@ func (m *Manager) checkLoop(ctx context.Context) error {
 func (m *Manager) check(s suspicion) {
 	from := max(s.offset-1, s.p.log.LogStartOffset())
 	res, err := s.p.log.CheckRange(from, s.p.log.LogEndOffset(), checkStepBytes, true)
+	for at := s.p.log.SegmentStart(from); err == nil && res.Damage == nil && at < from; at = res.Digest.NextOffset {
+		// What was read there may have been led astray further ahead, by a batch that says it holds offsets of another.
+		if res, err = s.p.log.CheckRange(at, from, checkStepBytes, true); res.Digest.NextOffset <= at {
+			break
+		}
+	}
 	switch {
 	case err != nil:
 		m.opts.Logger.Warn("checking a log failed", "partition", s.p.tp.String(), "offset", from, "error", err)
 	case res.Damage != nil:
 		m.damaged(s.p, *res.Damage, s.by)
 	default:
-		m.opts.Logger.Warn("bytes of a log were bad once and are sound now: see the machine's memory and network",
-			"partition", s.p.tp.String(), "offset", from, "found_by", string(s.by))
+		m.opts.Logger.Warn("a reader found a log damaged, and all of the segment up to there is sound when looked at again: where that "+
+			"happens more than once see the machine's memory and network",
+			"partition", s.p.tp.String(), "offset", s.offset, "found_by", string(s.by), "found", s.why)
 	}
 }
 

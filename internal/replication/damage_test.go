@@ -298,6 +298,19 @@ func TestMaintenanceThatMeetsDamageActs(t *testing.T) {
 	})
 }
 
+// What a reader met may have its cause in a batch that lies further ahead: all of the segment is looked at before anybody is told that it
+// is sound.
+func TestDamageAheadOfTheSuspicionIsFound(t *testing.T) {
+	d := newDamageTest(t, nil, 1, 2, 3)
+	file := d.flip(2, 20)
+	p, err := d.mgrOf(2).lookup(d.tp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.mgrOf(2).suspect(p, 22, &storage.CorruptError{File: file, Offset: 22, Reason: "a batch of other offsets"}, FoundByFollower)
+	d.mended(2, file, FoundByFollower, 1, 2, 3)
+}
+
 // The head of a batch says that it holds the offsets of those behind it: who reads one of those comes across it.
 func TestDamageThatHidesWhatLiesBehind(t *testing.T) {
 	d := newDamageTest(t, map[string]string{"index.interval.bytes": "16384"}, 1, 2, 3)

@@ -179,6 +179,12 @@ func (k *rangeChecker) skip(i int, f fsys.File, c ScrubCursor) ScrubCursor {
 	}
 }
 
+// SegmentStart is the first offset, not below the LogStartOffset, of the segment that holds offset.
+func (l *Log) SegmentStart(offset int64) int64 {
+	v := l.view.Load()
+	return max(v.segs[segmentOf(v.segs, offset)].base, v.start)
+}
+
 // SealedEnd is the offset up to which all segments are sealed: they change no more, but by compaction.
 func (l *Log) SealedEnd() int64 {
 	v := l.view.Load()
