@@ -17,8 +17,11 @@ type ScrubOptions struct {
 	BytesPerSecond int64
 	// Interval is the least time from the start of one round over all logs to the next; 0 is a day.
 	Interval time.Duration
-	// OnDamage is told of each damage found, on the scrub's goroutine. It may call MarkDamaged and DiscardDamage.
+	// OnDamage is told of each damage found, on the scrub's goroutine. It may call MarkDamaged and DiscardDamage. Damage whose From is
+	// its To is of bytes behind the last batch of a sealed segment: no record is missing.
 	OnDamage func(l *Log, d Damage)
+	// OnFailure is told that a log could not be read on, for another reason than damage, on the scrub's goroutine; nil is nobody.
+	OnFailure func(l *Log, err error)
 	// OnLog is told of each log that was seen to its end, on the scrub's goroutine; nil is nobody.
 	OnLog func(l *Log)
 	// OnRound is told when all logs were seen, with the bytes checked in the round; nil is nobody.
@@ -70,10 +73,8 @@ func scrubRound(ctx context.Context, d *Dir, o ScrubOptions) (checked int64, err
 			}
 			checked += res.Bytes
 			done = res.Done || err != nil
-			if err != nil && !errors.Is(err, ErrLogClosed) {
-				o.OnDamage(l, Damage{
-					From: l.LogStartOffset(), To: l.LogStartOffset(), File: l.path, Reason: "the scrub cannot read on: " + err.Error(),
-				})
+			if err != nil && !errors.Is(err, ErrLogClosed) && o.OnFailure != nil {
+				o.OnFailure(l, err)
 			}
 			pause := time.Duration(float64(max(res.Bytes, 1)) / float64(o.BytesPerSecond) * float64(time.Second))
 			if err := lifecycle.Sleep(ctx, o.Clock, max(pause, time.Microsecond)); err != nil {
