@@ -82,6 +82,7 @@ func (s *sharedFile) release() error {
 type segment struct {
 	base int64
 	path string // of the .log file, without the suffix
+	as   string // the name that the file has meanwhile, where a verification sees one that has not taken its place yet
 	// file is open while the segment is active or has unsynced bytes.
 	file atomic.Pointer[sharedFile]
 
@@ -104,7 +105,13 @@ func newSegment(dir string, base int64) *segment {
 	return s
 }
 
-func (s *segment) logName() string       { return s.path + segmentSuffix }
+func (s *segment) logName() string {
+	if s.as != "" {
+		return s.as
+	}
+	return s.path + segmentSuffix
+}
+
 func (s *segment) indexName() string     { return s.path + offsetIndexSuffix }
 func (s *segment) timeIndexName() string { return s.path + timeIndexSuffix }
 

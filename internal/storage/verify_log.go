@@ -125,6 +125,7 @@ func (v *logVerifier) list() error {
 		}
 	}
 	slices.SortFunc(v.segs, func(a, b *segment) int { return int(max(-1, min(1, a.base-b.base))) })
+	var swaps []swapFile
 	for _, info := range infos {
 		name := path.Join(v.log.path, info.Name)
 		if offset, ok := parseFileName(info.Name, producersSuffix); ok {
@@ -139,6 +140,9 @@ func (v *logVerifier) list() error {
 				}
 			}
 		}
+		if base, end, ok := parseSwapName(info.Name); ok && !info.Dir {
+			swaps = append(swaps, swapFile{name: name, base: base, end: end})
+		}
 		_, segment := parseFileName(info.Name, segmentSuffix)
 		if !hint && (!segment || info.Dir) {
 			if err := v.otherFile(name, info); err != nil {
@@ -146,7 +150,29 @@ func (v *logVerifier) list() error {
 			}
 		}
 	}
+	for _, one := range swaps {
+		v.swap(one)
+	}
 	return nil
+}
+
+// swapFile is a compacted segment that has not taken the place of those it was made of.
+type swapFile struct {
+	name      string
+	base, end int64
+}
+
+// swap lets a compacted segment take its place, as the next opening does before it looks at anything.
+func (v *logVerifier) swap(one swapFile) {
+	v.segs = slices.DeleteFunc(v.segs, func(s *segment) bool { return one.base <= s.base && s.base < one.end })
+	v.snapshots = slices.DeleteFunc(v.snapshots, func(info snapshotInfo) bool { return one.base < info.offset && info.offset < one.end })
+	s := newSegment(v.log.path, one.base)
+	s.as = one.name
+	at := slices.IndexFunc(v.segs, func(have *segment) bool { return have.base > one.base })
+	if at < 0 {
+		at = len(v.segs)
+	}
+	v.segs = slices.Insert(v.segs, at, s)
 }
 
 func (v *logVerifier) snapshot(name string, offset int64) {
@@ -237,7 +263,10 @@ func (v *logVerifier) cut(at int64) {
 
 // begin loads the hints of a segment.
 func (v *logVerifier) begin(s *segment) {
-	v.maxTs, v.marks, v.walked = noTimestamp, nil, 0
+	v.maxTs, v.marks, v.walked, v.offsets, v.times = noTimestamp, nil, 0, hintCheck{}, hintCheck{}
+	if s.as != "" {
+		return // what describes the old one goes
+	}
 	load := func(name string, kind byte) hintCheck {
 		data, err := readFile(v.o.fs, name, maxIndexBytes)
 		if fsys.IsNotExist(err) {
@@ -314,6 +343,9 @@ func (v *logVerifier) checkHints(whole bool) {
 
 func (v *logVerifier) digest(s *segment, sum batchDigest) {
 	noted, err := s.loadDigest(v.o.fs)
+	if s.as != "" {
+		return // as above
+	}
 	switch {
 	case fsys.IsNotExist(err):
 	case err != nil:

@@ -103,3 +103,36 @@ func TestVerifyNamesWhatLiesAbout(t *testing.T) {
 		}
 	}
 }
+
+// A compacted segment that has not taken its place is judged as if it had, for the next opening lets it take that first: what became of the
+// segments that it was made of is of no matter.
+func TestVerifySeesAPendingSwapInItsPlace(t *testing.T) {
+	mem, batches, dir := damagedLog(t, 10)
+	bases := segmentBases(t, mem, dir)
+	data, err := readFile(mem, dir+"/"+fileName(bases[0], segmentSuffix), 1<<20)
+	must(t, err)
+	swap := swapName(dir, bases[0], bases[1])
+	must(t, writeFileAtomic(mem, swap, data))
+	must(t, mem.Flip(dir+"/"+fileName(bases[0], segmentSuffix), 100, 1))
+	logs, findings := verifyAll(t, mem, "data")
+	for _, f := range findings {
+		if f.Severity != SeverityNote {
+			t.Errorf("%+v", f)
+		}
+	}
+	if logs[0].LogEndOffset != 20 || logs[0].Batches != 10 || logs[0].Segments != len(bases) {
+		t.Errorf("%+v", logs[0])
+	}
+	bad := mem.Clone(1)
+	must(t, bad.Flip(swap, 100, 1))
+	if _, findings := verifyAll(t, bad, "data"); !slices.ContainsFunc(findings, func(f Finding) bool {
+		return f.Severity == SeverityFault && f.File == swap && f.Position == 0
+	}) {
+		t.Errorf("a flip in it is not found: %+v", findings)
+	}
+	l, report, err := openTestDir(t, mem).OpenLog(testPartition(0), unsureConfig)
+	must(t, err)
+	if report.LostData() || string(readAll(t, l, 1<<20)) != string(slices.Concat(batches...)) {
+		t.Fatalf("%+v", report)
+	}
+}
