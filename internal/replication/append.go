@@ -150,18 +150,18 @@ func (m *Manager) appendLocked(p *partition, req *AppendRequest, fx *effects) (r
 func (m *Manager) mayAppend(p *partition, req *AppendRequest) error {
 	switch code := p.replica.MayAppend(req.Acks == AcksAll); {
 	case p.closed:
-		return model.Errorf(model.CodeUnknownTopicID, "the topic of %s was deleted", p.tp)
+		return model.Errorf(model.CodeUnknownTopicID, "the topic of %s was deleted", p.name)
 	case p.stopped != nil:
 		return p.stopped
 	case code == model.CodeNotEnoughReplicas:
 		return model.Errorf(code, "%s has %d in-sync replicas, min.insync.replicas asks for more; nothing was written; bring brokers back, then retry",
-			p.tp, p.replica.ISRSize())
+			p.name, p.replica.ISRSize())
 	case code != model.CodeNone:
-		return m.notLeader(p.tp, p.replica.Leader(), p.replica.LeaderEpoch())
+		return m.notLeader(p.name, p.replica.Leader(), p.replica.LeaderEpoch())
 	case p.replica.HandingOver():
 		return m.handingOver(p, "is damaged")
 	}
-	return checkLeaderEpoch(p.tp, req.LeaderEpoch, p.replica.LeaderEpoch())
+	return checkLeaderEpoch(p.name, req.LeaderEpoch, p.replica.LeaderEpoch())
 }
 
 // appendFailed gives an error of the log its code.

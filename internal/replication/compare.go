@@ -33,7 +33,7 @@ func (m *Manager) CheckRange(ctx context.Context, req *internalv1.CheckRangeRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := checkLeaderEpoch(p.tp, model.LeaderEpoch(req.GetLeaderEpoch()), view.leaderEpoch); err != nil {
+	if err := checkLeaderEpoch(p.name, model.LeaderEpoch(req.GetLeaderEpoch()), view.leaderEpoch); err != nil {
 		return nil, err
 	}
 	select {

@@ -311,6 +311,25 @@ func TestDamageAheadOfTheSuspicionIsFound(t *testing.T) {
 	d.mended(2, file, FoundByFollower, 1, 2, 3)
 }
 
+// Clients know a topic by its name.
+func TestErrorsNameTheTopic(t *testing.T) {
+	d := newDamageTest(t, nil, 1, 2)
+	topic, _ := d.mgrOf(1).image.TopicByID(d.tp.TopicID)
+	want, id := topic.Name+"/0", d.tp.TopicID.String()
+	elsewhere := model.TopicPartition{TopicID: d.tp.TopicID, Partition: 7}
+	_, notLeader := d.mgrOf(2).OpenReader(d.tp, 0, model.NoLeaderEpoch)
+	_, behind := d.mgrOf(1).OpenReader(d.tp, 1000, model.NoLeaderEpoch)
+	_, stale := d.mgrOf(1).OpenReader(d.tp, 0, 99)
+	for what, err := range map[string]error{"another leads": notLeader, "no such offset": behind, "another epoch": stale} {
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), id) {
+			t.Errorf("%s: %v does not name %s", what, err, want)
+		}
+	}
+	if _, err := d.mgrOf(1).OpenReader(elsewhere, 0, model.NoLeaderEpoch); err == nil || strings.Contains(err.Error(), id) {
+		t.Errorf("no such partition: %v", err)
+	}
+}
+
 // The head of a batch says that it holds the offsets of those behind it: who reads one of those comes across it.
 func TestDamageThatHidesWhatLiesBehind(t *testing.T) {
 	d := newDamageTest(t, map[string]string{"index.interval.bytes": "16384"}, 1, 2, 3)

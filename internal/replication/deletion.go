@@ -33,7 +33,7 @@ func (m *Manager) dropUnknown(image *metadata.Image, delta *metadata.Delta, firs
 		delete(m.partitions, p.tp)
 		m.mu.Unlock()
 		m.run(p, func(fx *effects) core.Output {
-			p.waiting.failAll(fx, model.Errorf(model.CodeUnknownTopicID, "the topic of %s was deleted", p.tp))
+			p.waiting.failAll(fx, model.Errorf(model.CodeUnknownTopicID, "the topic of %s was deleted", p.name))
 			m.apply(p, p.replica.Offline(), fx)
 			m.assign(p, false, fx)
 			return core.Output{}

@@ -64,25 +64,25 @@ func asModelError(err error) *model.Error {
 	return model.Errorf(model.CodeStorageError, "%w", err)
 }
 
-func (m *Manager) notLeader(tp model.TopicPartition, leader model.NodeID, epoch model.LeaderEpoch) *model.Error {
+func (m *Manager) notLeader(partition string, leader model.NodeID, epoch model.LeaderEpoch) *model.Error {
 	if leader == model.NoNode || leader == m.opts.NodeID {
 		return model.Errorf(model.CodeNotLeaderForPartition, "broker %d does not lead %s and knows no leader in epoch %d; retry",
-			m.opts.NodeID, tp, epoch)
+			m.opts.NodeID, partition, epoch)
 	}
 	return model.Errorf(model.CodeNotLeaderForPartition, "broker %d does not lead %s; broker %d does, in epoch %d",
-		m.opts.NodeID, tp, leader, epoch)
+		m.opts.NodeID, partition, leader, epoch)
 }
 
 // checkLeaderEpoch compares the epoch of a request, unless it names none, with the leader's (R8).
-func checkLeaderEpoch(tp model.TopicPartition, asked, own model.LeaderEpoch) error {
+func checkLeaderEpoch(partition string, asked, own model.LeaderEpoch) error {
 	switch {
 	case asked == model.NoLeaderEpoch || asked == own:
 		return nil
 	case asked < own:
 		return model.Errorf(model.CodeFencedLeaderEpoch, "the request names leader epoch %d of %s, the present one is %d; fetch the metadata",
-			asked, tp, own)
+			asked, partition, own)
 	default:
 		return model.Errorf(model.CodeUnknownLeaderEpoch, "the request names leader epoch %d of %s, this broker has seen %d; retry",
-			asked, tp, own)
+			asked, partition, own)
 	}
 }

@@ -260,16 +260,17 @@ func (m *Manager) lookup(tp model.TopicPartition) (*partition, error) {
 	case m.closing:
 		return nil, model.Errorf(model.CodeShuttingDown, "broker %d is stopping", m.opts.NodeID)
 	}
-	if _, ok := m.image.TopicByID(tp.TopicID); !ok {
+	topic, ok := m.image.TopicByID(tp.TopicID)
+	if !ok {
 		return nil, model.Errorf(model.CodeUnknownTopicID, "broker %d knows no topic with id %s; fetch the metadata", m.opts.NodeID, tp.TopicID)
 	}
 	if _, ok := m.image.Partition(tp); !ok {
-		return nil, model.Errorf(model.CodeUnknownTopicOrPartition, "topic %s has no partition %d", tp.TopicID, tp.Partition)
+		return nil, model.Errorf(model.CodeUnknownTopicOrPartition, "topic %s has no partition %d", topic.Name, tp.Partition)
 	}
 	if err := m.closedError(tp); err != nil {
 		return nil, err
 	}
-	return nil, model.Errorf(model.CodeNotLeaderForPartition, "broker %d holds no replica of %s; ask its leader", m.opts.NodeID, tp)
+	return nil, model.Errorf(model.CodeNotLeaderForPartition, "broker %d holds no replica of %s/%d; ask its leader", m.opts.NodeID, topic.Name, tp.Partition)
 }
 
 // diskFailed stops everything that could acknowledge: what is on the disk is not known any more.

@@ -15,8 +15,9 @@ import (
 
 // partition is one replica of this broker.
 type partition struct {
-	tp  model.TopicPartition
-	log *storage.Log
+	tp   model.TopicPartition
+	name string // the topic's name and the number: clients do not know the id
+	log  *storage.Log
 
 	// What readers see without the lock.
 	seen atomic.Pointer[roleView]

@@ -2,6 +2,7 @@ package replication
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/penstock-io/penstock/internal/metadata"
@@ -144,7 +145,7 @@ func (m *Manager) addPartition(tp model.TopicPartition, topic string, settings m
 			return nil, err
 		}
 	}
-	p := &partition{tp: tp, log: log, settings: settings, osEnd: log.LogEndOffset()}
+	p := &partition{tp: tp, name: fmt.Sprintf("%s/%d", topic, tp.Partition), log: log, settings: settings, osEnd: log.LogEndOffset()}
 	if p.osMode, err = log.OSMode(); err != nil {
 		return nil, err
 	}

@@ -54,7 +54,7 @@ func (m *Manager) OpenReader(tp model.TopicPartition, offset int64, leaderEpoch 
 	if err != nil {
 		return nil, err
 	}
-	if err := checkLeaderEpoch(tp, leaderEpoch, view.leaderEpoch); err != nil {
+	if err := checkLeaderEpoch(p.name, leaderEpoch, view.leaderEpoch); err != nil {
 		return nil, err
 	}
 	r.epoch = view.leaderEpoch
@@ -68,9 +68,9 @@ func (m *Manager) leaderView(p *partition) (*roleView, error) {
 		return view, nil
 	}
 	if view.role == core.RoleStopped {
-		return nil, model.Errorf(model.CodeCommittedDataDiverged, "the replica of %s on broker %d has stopped", p.tp, m.opts.NodeID)
+		return nil, model.Errorf(model.CodeCommittedDataDiverged, "the replica of %s on broker %d has stopped", p.name, m.opts.NodeID)
 	}
-	return nil, m.notLeader(p.tp, view.leader, view.leaderEpoch)
+	return nil, m.notLeader(p.name, view.leader, view.leaderEpoch)
 }
 
 // check judges the offset by the rules of R4.
@@ -83,11 +83,11 @@ func (r *Reader) check() error {
 	case model.CodeNone:
 		return nil
 	case model.CodeOffsetOutOfRange:
-		return model.Errorf(code, "offset %d of %s is not in [%d, %d]", r.offset, r.p.tp, at.Start, at.End)
+		return model.Errorf(code, "offset %d of %s is not in [%d, %d]", r.offset, r.p.name, at.Start, at.End)
 	case model.CodeOffsetNotAvailable:
-		return model.Errorf(code, "the leader of %s is new and does not know yet whether offset %d exists; retry", r.p.tp, r.offset)
+		return model.Errorf(code, "the leader of %s is new and does not know yet whether offset %d exists; retry", r.p.name, r.offset)
 	default:
-		return r.m.notLeader(r.p.tp, leader, epoch)
+		return r.m.notLeader(r.p.name, leader, epoch)
 	}
 }
 
@@ -138,7 +138,7 @@ func (r *Reader) read(maxBytes int, buf []byte) (ReadResult, error) {
 	}
 	if view.leaderEpoch != r.epoch {
 		return ReadResult{}, model.Errorf(model.CodeFencedLeaderEpoch, "%s has leader epoch %d, the reader began in %d; open a new one",
-			r.p.tp, view.leaderEpoch, r.epoch)
+			r.p.name, view.leaderEpoch, r.epoch)
 	}
 	hw := r.p.hw.Load()
 	res := ReadResult{NextOffset: r.offset, HighWatermark: hw, LogStartOffset: r.p.log.LogStartOffset(), LeaderEpoch: view.leaderEpoch}
@@ -169,7 +169,7 @@ func (m *Manager) readFailed(p *partition, err error) *model.Error {
 	defer p.mu.Unlock()
 	switch {
 	case p.replica.Role() != core.RoleLeader:
-		return m.notLeader(p.tp, p.replica.Leader(), p.replica.LeaderEpoch())
+		return m.notLeader(p.name, p.replica.Leader(), p.replica.LeaderEpoch())
 	case p.replica.CanHandOver():
 		return m.handingOver(p, "is damaged")
 	default:
@@ -179,7 +179,7 @@ func (m *Manager) readFailed(p *partition, err error) *model.Error {
 
 // handingOver sends a client away until another replica leads. The caller holds p.mu.
 func (m *Manager) handingOver(p *partition, why string) *model.Error {
-	return model.Errorf(model.CodeNotLeaderForPartition, "the log of %s on broker %d %s, and another replica takes over; retry", p.tp, m.opts.NodeID, why)
+	return model.Errorf(model.CodeNotLeaderForPartition, "the log of %s on broker %d %s, and another replica takes over; retry", p.name, m.opts.NodeID, why)
 }
 
 // Notify calls wake once, as soon as the HighWatermark is above the reader's offset or the leadership has changed: at
@@ -301,7 +301,7 @@ func (m *Manager) ListOffset(tp model.TopicPartition, spec OffsetSpec, timestamp
 	}
 	if !view.ready && spec != OffsetStart {
 		return OffsetResult{}, model.Errorf(model.CodeOffsetNotAvailable,
-			"the leader of %s is new and its high watermark has not reached its epoch yet; retry", tp)
+			"the leader of %s is new and its high watermark has not reached its epoch yet; retry", p.name)
 	}
 	hw := p.hw.Load()
 	res := OffsetResult{TimestampMs: -1, LeaderEpoch: view.leaderEpoch}

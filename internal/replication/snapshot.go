@@ -31,7 +31,7 @@ func (m *Manager) ProducerSnapshot(req *internalv1.FetchProducerSnapshotRequest)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkLeaderEpoch(p.tp, model.LeaderEpoch(req.GetLeaderEpoch()), view.leaderEpoch); err != nil {
+	if err := checkLeaderEpoch(p.name, model.LeaderEpoch(req.GetLeaderEpoch()), view.leaderEpoch); err != nil {
 		return nil, err
 	}
 	data, err := p.log.ProducerSnapshot(req.GetOffset())

@@ -68,11 +68,11 @@ func (m *Manager) trimmed(p *partition, to int64) (TrimResult, error) {
 func (m *Manager) trimmedLocked(p *partition, to int64) (TrimResult, error) {
 	switch {
 	case p.closed:
-		return TrimResult{}, model.Errorf(model.CodeUnknownTopicID, "the topic of %s was deleted", p.tp)
+		return TrimResult{}, model.Errorf(model.CodeUnknownTopicID, "the topic of %s was deleted", p.name)
 	case p.stopped != nil:
 		return TrimResult{}, p.stopped
 	case p.replica.Role() != core.RoleLeader:
-		return TrimResult{}, m.notLeader(p.tp, p.replica.Leader(), p.replica.LeaderEpoch())
+		return TrimResult{}, m.notLeader(p.name, p.replica.Leader(), p.replica.LeaderEpoch())
 	case !p.replica.LookupReady():
 		return TrimResult{}, model.Errorf(model.CodeOffsetNotAvailable,
 			"the leader of %s is new and its high watermark has not reached its epoch yet; retry", p.tp)
@@ -93,7 +93,7 @@ func (m *Manager) trimmedLocked(p *partition, to int64) (TrimResult, error) {
 
 // moveStart moves the start to where res says, unless the leadership is over.
 func (m *Manager) moveStart(p *partition, res *TrimResult) (err error) {
-	err = model.Errorf(model.CodeUnknownTopicID, "the topic of %s was deleted", p.tp)
+	err = model.Errorf(model.CodeUnknownTopicID, "the topic of %s was deleted", p.name)
 	m.run(p, func(*effects) core.Output {
 		var now TrimResult
 		if now, err = m.trimmedLocked(p, res.Start); err != nil {
