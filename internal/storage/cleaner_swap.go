@@ -14,7 +14,7 @@ import (
 // A cleaned segment takes the place of its sources in steps, each of which recovery can finish or undo:
 //
 //  1. It is written and synced under <base>.clean, and a producer snapshot of its end is made durable that does not depend on
-//     positions in the sources. Until here recovery removes what was written.
+//     positions in the sources; checkpoints.journal is synced. Until here recovery removes what was written.
 //  2. It is renamed to <base>-<end>.swap, durably. From here on recovery completes the steps that follow.
 //  3. Readers get the new segment, whose file is open. Those that hold an old view go on with files they have open, and look
 //     again when they open another.
@@ -59,6 +59,10 @@ func (l *Log) replace(g *groupCopy) (replaced bool, err error) {
 		return false, l.afterSync(err)
 	}
 	if err := l.leave(); err != nil {
+		return false, err
+	}
+	// The recovery point that let it be cleaned, and voided the rows below, may not be durable yet.
+	if err := l.dir.journal.commit(); err != nil {
 		return false, err
 	}
 	swap := swapName(l.path, s.base, s.next)

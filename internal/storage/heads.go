@@ -99,8 +99,7 @@ func (l *Log) tellJournal(epochs epochCache, row headRow) error {
 	l.told.epochs, l.told.rows = false, max(l.told.rows, row.to) // until the batches are there
 	state := l.journalState()
 	state.epochs = slices.Clip(epochs.starts)
-	l.cuts.Add(1)
-	if err := l.dir.journal.append(logUpdate{tp: l.tp, state: state, tells: true, row: row}); err != nil {
+	if err := l.dir.journal.append(logUpdate{tp: l.tp, state: state, tells: true, row: row, voids: &l.cuts}); err != nil {
 		return fmt.Errorf("log %s: append: %w", l.tp, err)
 	}
 	l.told.rows = row.to

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/model"
@@ -74,7 +75,7 @@ func openJournal(fsy fsys.FS, name string, room *space, keep func(model.TopicPar
 		return nil, 0, nil, err
 	}
 	err = j.compact()
-	if errors.Is(err, fsys.ErrNoSpace) && j.failed == nil && good > 0 {
+	if errors.Is(err, fsys.ErrNoSpace) && j.failed == nil && good > 0 && (j.torn || good == len(data)) { // else it would go on to say that it is whole
 		err = j.goOn(int64(good))
 	}
 	if err != nil {
@@ -141,6 +142,8 @@ type logUpdate struct {
 	// since has said what holds now.
 	of   *Log
 	cuts uint64
+	// voids is raised once the file says the update, where what others have said before it is void then.
+	voids *atomic.Uint64
 }
 
 // overtaken says whether an update must not be written any more.
@@ -238,13 +241,20 @@ func (j *journal) appendLocked(updates []logUpdate) error {
 	for i, u := range updates {
 		buf, next[i], known[i] = j.frames(buf, u)
 	}
-	if j.buf = buf; len(buf) == 0 {
+	if j.buf = buf; len(buf) > 0 {
+		if err := j.room.within(func() error { return j.write(buf) }); err != nil {
+			return err
+		}
+		j.unsaved = true
+	}
+	for _, u := range updates {
+		if u.voids != nil {
+			u.voids.Add(1)
+		}
+	}
+	if len(buf) == 0 {
 		return nil
 	}
-	if err := j.room.within(func() error { return j.write(buf) }); err != nil {
-		return err
-	}
-	j.unsaved = true
 	for i, u := range updates {
 		if known[i] {
 			j.states[u.tp] = next[i]

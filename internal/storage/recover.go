@@ -370,6 +370,10 @@ func (r *recovery) finish() error {
 	} else if !synced && !(l.dir.report.CleanShutdown && r.asFound) {
 		l.dirtyDir = true // the process before may have died between making a segment and syncing its name
 	}
+	// What this process has told the journal of the log before it closed it may not be durable yet.
+	if err := l.dir.journal.commit(); err != nil {
+		return err
+	}
 	l.found, l.own = l.pos > 0, l.pos
 	l.durable.Store(l.end)
 	l.filed.Store(l.end)

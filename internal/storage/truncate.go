@@ -128,8 +128,9 @@ func (l *Log) segmentEnd(i int) int64 {
 	return l.segs[i].size
 }
 
-// cutAt ends the log at newEnd, which lies at position pos of segment i. The journal learns of it before anything is
-// written there: that must not be taken for synced. It does so first of all, but where damage goes: a batch that is wrong only
+// cutAt ends the log at newEnd, which lies at position pos of segment i. The journal learns of the lower positions before anything is
+// written there: that must not be taken for synced. It forgets the epochs and rows of batches once these are gone: a kill in between
+// leaves nothing that it does not know. It learns of the positions first of all, but where damage goes: a batch that is wrong only
 // outside its CRC is told from others by lying below the recovery point, and must not lie above it after a crash.
 // discard removes the segments behind i (and may replace i's file).
 // The caller holds syncMu and mu.
@@ -143,10 +144,9 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	state.recoveryPoint = min(state.recoveryPoint, newEnd)
 	state.highWatermark = min(state.highWatermark, newEnd)
 	state.logStart = min(state.logStart, newEnd)
-	state.epochs = epochs.starts
 	l.cuts.Add(1)
-	if l.damage == nil {
-		if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state, tells: true, row: headRow{from: newEnd, to: newEnd}}); err != nil {
+	if l.damage == nil { // of the epochs and rows that go it still says all: recovery may find any of their batches
+		if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state}); err != nil {
 			return &notBegunError{err}
 		}
 	}
@@ -161,16 +161,25 @@ func (l *Log) cutAt(i int, pos, newEnd, epochsFrom int64, discard func(i int, po
 	if err := discard(i, pos, newEnd); err != nil {
 		return err
 	}
+	state.epochs = epochs.starts
+	without := logUpdate{tp: l.tp, state: state, tells: true, row: headRow{from: newEnd, to: newEnd}}
 	if l.damage != nil {
-		if err := l.dir.journal.commit(logUpdate{tp: l.tp, state: state, tells: true, row: headRow{from: newEnd, to: newEnd}}); err != nil {
+		if err := l.dir.journal.commit(without); err != nil {
 			return err
 		}
 	}
 	if err := l.reopenActive(i, pos); err != nil {
 		return err
 	}
+	told := l.dir.journal.commit(without)
+	if told != nil && (!errors.Is(told, fsys.ErrNoSpace) || errors.Is(told, ErrJournalFailed)) {
+		return told
+	}
+	if l.told.epochs = told == nil; l.told.epochs { // without room for it the next append says it
+		l.told.rows = newEnd
+	}
 	l.end, l.start = newEnd, state.logStart
-	l.epochs, l.told.epochs, l.told.rows = epochs, true, newEnd
+	l.epochs = epochs
 	l.checkpointed = state.highWatermark
 	producers, err := l.restoreProducers()
 	if err != nil {
