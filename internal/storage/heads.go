@@ -1,11 +1,13 @@
 package storage
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"math/bits"
 	"slices"
+	"sort"
 
 	"github.com/penstock-io/penstock/internal/fsys"
 	"github.com/penstock-io/penstock/internal/model"
@@ -39,7 +41,9 @@ func (row headRow) onto(rows []headRow) []headRow {
 	for n > 0 && rows[n-1].from >= row.from {
 		n--
 	}
-	rows = rows[:n:n]
+	if n < len(rows) { // others may hold what is written over; what lies behind the end nobody holds
+		rows = rows[:n:n]
+	}
 	if n > 0 && rows[n-1].to > row.from {
 		rows = append(rows[:n-1:n-1], headRow{from: rows[n-1].from, to: row.from, crc: unknownHeads})
 	}
@@ -186,14 +190,16 @@ func (c *headCheck) check(h record.Header, next int64, last bool) error {
 
 // inRow says whether a batch behind offset next is of a row with gaps.
 func (c *headCheck) inRow(next int64, h record.Header) bool {
-	return slices.ContainsFunc(c.state.rows, func(row headRow) bool { return row.from <= next && h.NextOffset() <= row.to })
+	rows := c.state.rows
+	i := sort.Search(len(rows), func(i int) bool { return rows[i].from > next })
+	return i > 0 && h.NextOffset() <= rows[i-1].to
 }
 
 // checkRow says what is wrong with the heads of the row of batches that begins at a position, at offset next; nil where none begins there, or
 // where it is not whole: then it was never durable, or the batch where it ends shows what is wrong.
 func (c *headCheck) checkRow(f fsys.File, pos, size, next int64) error {
-	i := slices.IndexFunc(c.state.rows, func(row headRow) bool { return row.from == next })
-	if i < 0 || !c.state.whole || c.state.rows[i].crc == unknownHeads {
+	i, found := slices.BinarySearchFunc(c.state.rows, next, func(row headRow, next int64) int { return cmp.Compare(row.from, next) })
+	if !found || !c.state.whole || c.state.rows[i].crc == unknownHeads {
 		return nil
 	}
 	want, got := c.state.rows[i], headRow{from: next, to: next}
