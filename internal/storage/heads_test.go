@@ -340,6 +340,46 @@ func TestAnInterruptedResetBackwardsLosesNothing(t *testing.T) {
 	}
 }
 
+// A Reset that a kill has cut off is finished by recovery, durably: a loss of power brings no segment of before back beside what was
+// appended since.
+func TestAResetThatRecoveryFinishesIsDurable(t *testing.T) {
+	begunAnew := 0
+	for seed := range uint64(300) {
+		mem := fsys.NewMem(seed, fsys.MemOptions{})
+		d := openTestDir(t, mem)
+		l, err := d.CreateLog(testPartition(0), Config{})
+		must(t, err)
+		appendTo(t, l, 1, 1, 3, 60)
+		_, err = l.Sync()
+		must(t, err)
+		appendTo(t, l, 1, 2, 1, 60)                 // and this is not durable
+		mem.CrashAt(mem.Ops() + 1 + int64(seed%20)) //nolint:gosec // small
+		_ = l.Reset(4, nil)                         //nolint:errcheck // cut off
+		left := mem.CrashProcess()
+		d = openTestDir(t, left)
+		l, report, err := d.OpenLog(testPartition(0), Config{})
+		must(t, err)
+		if l.LogStartOffset() == 4 {
+			begunAnew++
+		}
+		for tag := range 3 {
+			appendTo(t, l, 2, tag, 2, 60)
+			must(t, l.Roll())
+		}
+		start, end := l.LogStartOffset(), l.LogEndOffset()
+		d = openTestDir(t, left.Crash())
+		l, report, err = d.OpenLog(testPartition(0), Config{})
+		must(t, err)
+		if report.Damage != nil || l.LogStartOffset() != start || l.LogEndOffset() > end {
+			t.Fatalf("seed %d: [%d, %d) has become [%d, %d): %+v", seed, start, end, l.LogStartOffset(), l.LogEndOffset(), report)
+		}
+		must(t, d.Close())
+	}
+	if begunAnew < 100 {
+		t.Errorf("only %d began anew", begunAnew)
+	}
+}
+
 // An append that tells the journal of its epoch says the LogStartOffset with it, and not durably: segments below go only once it is.
 func TestTrimmedSegmentsWaitForWhatAnAppendHasTold(t *testing.T) {
 	mem, d, l, _, point := gappedLog(t)

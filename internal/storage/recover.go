@@ -237,7 +237,8 @@ func (r *recovery) beginAnew(start int64) error {
 	}
 	l.segs = []*segment{s}
 	l.beginActive(s)
-	l.dirtyDir = true
+	// A loss of power must bring nothing of before back beside what is appended now.
+	l.dirtyDir, r.touched = true, r.touched || r.report.Known
 	p, _, err := l.loadSnapshot(start)
 	if err == nil {
 		l.producers = p
