@@ -151,6 +151,30 @@ func TestATornRowIsForgottenDurably(t *testing.T) {
 	must(t, d.Close())
 }
 
+// A loss of power while the journal was told much and nothing of it was synced is no damage.
+func TestALossOfPowerAmongManyTellsIsNoDamage(t *testing.T) {
+	bit := 0
+	for seed := range uint64(60) {
+		mem := fsys.NewMem(seed, fsys.MemOptions{})
+		d := openTestDir(t, mem)
+		l, err := d.CreateLog(testPartition(0), Config{})
+		must(t, err)
+		for epoch := range model.LeaderEpoch(40) {
+			appendTo(t, l, epoch, 1, 2, 40)
+		}
+		left := mem.Crash()
+		again := openTestDir(t, left)
+		if n := again.Report().JournalDamagedBytes; n > 0 {
+			bit++
+			if !again.Report().JournalTorn {
+				t.Errorf("seed %d: %d bytes are damaged", seed, n)
+			}
+		}
+		must(t, again.Close())
+	}
+	t.Logf("%d journals were torn", bit)
+}
+
 // lastBatch returns the header and the position of the last batch.
 func lastBatch(t *testing.T, all []byte) (last record.Header, at int) {
 	t.Helper()

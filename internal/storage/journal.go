@@ -28,14 +28,15 @@ type journal struct {
 
 	missing bool // there was none, or an empty file, at the opening
 
-	mu      sync.Mutex
-	file    fsys.File
-	states  map[model.TopicPartition]logState // what the file says, were it read now
-	live    int64                             // bytes right after the last compaction
-	unsaved bool                              // appended and not synced
-	failed  error
-	buf     []byte
-	wait    int64 // a compaction that found the disk full is tried again from this size on
+	mu       sync.Mutex
+	file     fsys.File
+	states   map[model.TopicPartition]logState // what the file says, were it read now
+	live     int64                             // bytes right after the last compaction
+	unsaved  bool                              // appended and not synced
+	unsynced int64                             // where that begins
+	failed   error
+	buf      []byte
+	wait     int64 // a compaction that found the disk full is tried again from this size on
 
 	onFailure func(error) // told of the first failure, with mu held
 }
@@ -242,10 +243,15 @@ func (j *journal) appendLocked(updates []logUpdate) error {
 		buf, next[i], known[i] = j.frames(buf, u)
 	}
 	if j.buf = buf; len(buf) > 0 {
+		if err := j.syncPage(int64(len(buf))); err != nil {
+			return err
+		}
 		if err := j.room.within(func() error { return j.write(buf) }); err != nil {
 			return err
 		}
-		j.unsaved = true
+		if !j.unsaved {
+			j.unsaved, j.unsynced = true, j.file.Position()-int64(len(buf))
+		}
 	}
 	for _, u := range updates {
 		if u.voids != nil {
@@ -263,6 +269,18 @@ func (j *journal) appendLocked(updates []logUpdate) error {
 		}
 	}
 	return nil
+}
+
+// journalPage is what the page cache writes at once.
+const journalPage = 4 << 10
+
+// syncPage syncs what is written where n more bytes would reach into another page than it begins in: a loss of power that takes one page
+// and leaves a later one would look like damage.
+func (j *journal) syncPage(n int64) error {
+	if !j.unsaved || (j.file.Position()+n-1)/journalPage == j.unsynced/journalPage {
+		return nil
+	}
+	return j.syncLocked()
 }
 
 // write appends whole frames or nothing.
