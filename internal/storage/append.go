@@ -51,9 +51,6 @@ func (l *Log) AppendLeader(batch [][]byte, h record.Header, leaderEpoch model.Le
 	if _, err := epochs.assign(leaderEpoch, l.end); err != nil {
 		return AppendResult{}, l.fail(ErrLogFailed, err)
 	}
-	if err := l.tell(epochs, headRow{from: l.end, to: l.end}); err != nil {
-		return AppendResult{}, err
-	}
 	first := l.pos == 0
 	h.BaseOffset, h.LeaderEpoch = l.end, int32(leaderEpoch)
 	record.PutHead(l.head[:], h.BaseOffset, h.Length, h.LeaderEpoch)
@@ -68,12 +65,15 @@ func (l *Log) AppendLeader(batch [][]byte, h record.Header, leaderEpoch model.Le
 		rest -= len(b) - skip
 		skip = 0
 	}
-	err := l.writeExactly(int64(size), rest)
+	if rest != 0 {
+		clear(l.vec)
+		return AppendResult{}, fmt.Errorf("log %s: %w: %d bytes are missing of the %d that the header says", l.tp, record.ErrCorruptBatch, rest, size)
+	}
+	err := l.write(int64(size), epochs, headRow{from: l.end, to: l.end})
 	clear(l.vec) // do not pin the caller's memory
 	if err != nil {
 		return AppendResult{}, err
 	}
-	l.follow(epochs)
 	if first {
 		l.begun = nowMs
 	}
@@ -181,16 +181,12 @@ func (l *Log) appendRun(data []byte, res *AppendResult) (n int, err error) {
 	if err != nil {
 		return 0, l.fail(ErrLogFailed, err)
 	}
-	if err := l.tell(epochs, row); err != nil {
-		return 0, err
-	}
 	l.vec = append(l.vec[:0], data[:n])
-	err = l.write(int64(n))
+	err = l.write(int64(n), epochs, row)
 	clear(l.vec)
 	if err != nil {
 		return 0, err
 	}
-	l.follow(epochs)
 	l.pos -= int64(n)
 	for rest := data[:n]; len(rest) > 0; {
 		h, err := record.ParseHeader(rest)
@@ -209,23 +205,19 @@ func (l *Log) appendRun(data []byte, res *AppendResult) (n int, err error) {
 	return n, nil
 }
 
-// writeExactly is write, unless the pieces are missing bytes (or have too many: a negative number).
-func (l *Log) writeExactly(size int64, missing int) error {
-	if missing != 0 {
-		return fmt.Errorf("log %s: %w: %d bytes are missing of the %d that the header says", l.tp, record.ErrCorruptBatch, missing, size)
-	}
-	return l.write(size)
-}
-
-// write appends l.vec, size bytes, to the active segment and moves l.pos. On a failure the file is cut back to where
-// it was; when that fails too the log has failed.
-func (l *Log) write(size int64) error {
+// write appends l.vec, size bytes, to the active segment, moves l.pos, and takes over the epochs of the batches, of which the journal is
+// told first; row is what tell wants. On a failure the file is cut back to where it was; when that fails too the log has failed.
+func (l *Log) write(size int64, epochs epochCache, row headRow) error {
 	if err := l.dir.space.take(size); err != nil {
 		return fmt.Errorf("log %s: %w", l.tp, err)
 	}
 	f, err := l.writer()
 	if err != nil {
 		return fmt.Errorf("log %s: append: %w", l.tp, err)
+	}
+	if err := l.tell(epochs, row); err != nil {
+		l.dir.space.noteRefused(err)
+		return err
 	}
 	l.preallocate(f, size)
 	if _, err := f.Append(l.vec...); err != nil {
@@ -236,6 +228,7 @@ func (l *Log) write(size int64) error {
 		l.preallocated = l.pos
 		return fmt.Errorf("log %s: append %d bytes: %w", l.tp, size, err)
 	}
+	l.follow(epochs)
 	l.pos += size
 	l.written += size
 	l.preallocated = max(l.preallocated, l.pos)

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -173,6 +174,24 @@ func TestALossOfPowerAmongManyTellsIsNoDamage(t *testing.T) {
 		must(t, again.Close())
 	}
 	t.Logf("%d journals were torn", bit)
+}
+
+// The journal is told of nothing that a full disk refuses anyhow.
+func TestARefusedAppendTellsNothing(t *testing.T) {
+	mem, d, l, _, _ := gappedLog(t)
+	before := len(journalOf(t, mem))
+	d.space.minFree = 1 << 62
+	d.space.budget.Store(0)
+	data, h := makeBatch(t, producerRef{id: 9}, 9, 4, 10, 1000)
+	if _, err := l.AppendLeader([][]byte{data}, h, 50, 1); !errors.Is(err, fsys.ErrNoSpace) {
+		t.Fatal(err)
+	}
+	if _, err := l.AppendFollower(stamped(data, l.LogEndOffset()+7, 50), true); !errors.Is(err, fsys.ErrNoSpace) {
+		t.Fatal(err)
+	}
+	if after := len(journalOf(t, mem)); after != before || l.LatestEpoch() == 50 {
+		t.Errorf("the journal grew by %d bytes, the latest epoch is %d", after-before, l.LatestEpoch())
+	}
 }
 
 // lastBatch returns the header and the position of the last batch.
