@@ -155,7 +155,12 @@ func dataLost(r storage.RecoveryReport) string {
 	case r.Damage != nil:
 		return fmt.Sprintf("damaged from offset %d on, in %s at %d: %s", r.Damage.From, r.Damage.File, r.Damage.Position, r.Damage.Reason)
 	case r.Cut == storage.CutMore:
-		return fmt.Sprintf("%d bytes behind offset %d were cut, more than an unfinished batch", r.CutBytes, r.LogEndOffset)
+		reason := r.CutReason
+		if reason == "" {
+			reason = "what follows does not continue it"
+		}
+		return fmt.Sprintf("%d bytes from offset %d on were cut, more than an unfinished batch, in %s at %d: %s",
+			r.CutBytes, r.LogEndOffset, r.CutFile, r.CutPosition, reason)
 	case r.SyncFailed:
 		return fmt.Sprintf("a sync failed, and what lies above offset %d may not be what was written", r.RecoveryPoint)
 	case r.LostBelowRecoveryPoint():
